@@ -93,6 +93,18 @@ class Arrival(msgspec.Struct, frozen=True):
     seq: int | None = None
 
 
+class BrokerOptionsError(GatewayError):
+    """A setting of a broker that cannot work, such as a certificate file that cannot be read."""
+
+    def __init__(self, broker: str, setting: str, problem: str) -> None:
+        self.broker = broker
+        self.setting = setting
+        """The key below `brokers.<name>`: `tls.ca_file`."""
+        self.problem = problem
+        """What is wrong and what would be right: no secret."""
+        super().__init__(f"brokers.{broker}.{setting}: {problem}")
+
+
 class BrokerError(GatewayError):
     """A publish that did not end in a receipt."""
 
@@ -156,7 +168,7 @@ class Broker(Protocol):
         """Begin to connect, in the background and for ever; returns at once.
 
         A broker that is down is not an error here. Raises only for options that cannot work
-        (`config.ConfigError`: an unreadable certificate or credentials file).
+        (`BrokerOptionsError`: an unreadable certificate or credentials file).
         """
         ...
 
