@@ -1,0 +1,47 @@
+"""The dead letter: where a target's record goes when the target will never take it."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Literal
+
+import msgspec
+
+from gateway.brokers.base import Message
+from gateway.delivery.plan import Plan, Refusal
+from gateway.metadata import clean_header, kafka_headers, nats_headers
+
+__all__ = ["DeadLetter"]
+
+_MAX_DETAIL = 512
+
+
+class DeadLetter(msgspec.Struct, frozen=True):
+    """The topic or subject that takes refused records."""
+
+    broker: str
+    kind: Literal["kafka", "nats"]
+    destination: str
+
+    def letter(self, plan: Plan, refusal: Refusal) -> Message:
+        """Give the record to publish: the original body, its headers, and why it is here."""
+        render = kafka_headers if self.kind == "kafka" else nats_headers
+        target = f"{refusal.broker}/{refusal.destination}" if refusal.broker else ""
+        why = (
+            ("gateway-dead-letter-reason", refusal.reason),
+            ("gateway-dead-letter-detail", clean_header(refusal.detail)[:_MAX_DETAIL]),
+            ("gateway-dead-letter-target", clean_header(target)[:_MAX_DETAIL]),
+        )
+        return Message(
+            destination=self.destination,
+            value=plan.body,
+            headers=render(plan.metadata, plan.key, ",".join(refusal.routes)) + why,
+            dedupe_id=_dedupe_id(plan, target),
+            key=plan.key,
+        )
+
+
+def _dedupe_id(plan: Plan, target: str) -> str:
+    text = f"dead letter\0{plan.metadata.gateway_source}\0{target}"
+    digest = hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=8)
+    return f"{plan.metadata.id}.{digest.hexdigest()}"

@@ -1,0 +1,241 @@
+"""Publish one event to all its targets at once, and say what became of each by the deadline.
+
+The deadline is this module's own timer: a broker's client waits longer, and an ack that comes
+after the answer still counts, so a publish is never cancelled. One dead target delays no
+other: every target settles by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Literal, Protocol
+
+import msgspec
+
+from gateway.brokers.base import Broker, BrokerError, Message, Receipt, Refused
+from gateway.delivery.dead_letter import DeadLetter
+from gateway.delivery.plan import Assignment, Plan, Refusal
+
+__all__ = ["Delivery", "FanOut", "Settlement", "SettlementListener", "Status"]
+
+Status = Literal["delivered", "duplicate", "dead_lettered", "failed"]
+
+
+class Settlement(msgspec.Struct, frozen=True, gc=False):
+    """What became of one target. `failed` is not final: the sender's retry tries again."""
+
+    routes: tuple[str, ...]
+    broker: str
+    destination: str
+    status: Status
+    reason: str = ""
+    """A bounded word; empty for `delivered`."""
+    detail: str = ""
+    """For the operator's log only."""
+    receipt: Receipt | None = None
+
+
+class Delivery(msgspec.Struct, frozen=True, gc=False):
+    """What became of an event: its status on the wire, and each target."""
+
+    status: Literal["delivered", "dead_lettered", "failed"]
+    settlements: tuple[Settlement, ...]
+
+
+class SettlementListener(Protocol):
+    """Told of every target once it is settled, and of acks that came after the answer."""
+
+    def settled(self, settlement: Settlement) -> None:
+        """Take the settlement of one target of an answered event."""
+        ...
+
+    def acked_late(self, settlement: Settlement) -> None:
+        """Take a settlement that came after its target was reported as failed."""
+        ...
+
+
+class FanOut:
+    """Delivers plans to the brokers."""
+
+    __slots__ = ("_attempts", "_brokers", "_dead_letter", "_listener")
+
+    def __init__(
+        self,
+        brokers: Mapping[str, Broker],
+        dead_letter: DeadLetter | None,
+        listener: SettlementListener,
+    ) -> None:
+        self._brokers = brokers
+        self._dead_letter = dead_letter
+        self._listener = listener
+        self._attempts: set[_Attempt] = set()
+
+    @property
+    def unanswered(self) -> int:
+        """How many events are being delivered now."""
+        return len(self._attempts)
+
+    def give_up(self) -> None:
+        """Settle all that is open as failed, now: the process is about to end."""
+        for attempt in tuple(self._attempts):
+            attempt.expire()
+
+    async def deliver(self, plan: Plan, deadline: float) -> Delivery:
+        """Publish to every target and return when all are settled, or at the deadline.
+
+        `deadline` is event-loop time in seconds. What is open then is `failed` with the reason
+        `deadline`. Raises nothing for what a broker does.
+        """
+        attempt = _Attempt(plan, self._brokers, self._dead_letter, self._listener, deadline)
+        self._attempts.add(attempt)
+        try:
+            return await attempt.run()
+        finally:
+            self._attempts.discard(attempt)
+
+
+class _Attempt:
+    """One event on its way; lives until its last broker has answered."""
+
+    __slots__ = (
+        "_answered",
+        "_brokers",
+        "_dead_letter",
+        "_deadline",
+        "_listener",
+        "_loop",
+        "_open",
+        "_plan",
+        "_settlements",
+        "_waiter",
+    )
+
+    def __init__(
+        self,
+        plan: Plan,
+        brokers: Mapping[str, Broker],
+        dead_letter: DeadLetter | None,
+        listener: SettlementListener,
+        deadline: float,
+    ) -> None:
+        self._plan = plan
+        self._brokers = brokers
+        self._dead_letter = dead_letter
+        self._listener = listener
+        self._deadline = deadline
+        self._loop = asyncio.get_running_loop()
+        self._open = len(plan.assignments) + len(plan.refusals)
+        self._settlements: list[Settlement | None] = [None] * self._open
+        self._answered = False
+        self._waiter: asyncio.Future[None] = self._loop.create_future()
+
+    async def run(self) -> Delivery:
+        """Start everything, wait, and report."""
+        for at, assignment in enumerate(self._plan.assignments):
+            self._publish(assignment.broker, assignment.message, partial(self._acked, at))
+        for at, refusal in enumerate(self._plan.refusals, len(self._plan.assignments)):
+            self._refuse(at, refusal)
+        if self._open:
+            timer = self._loop.call_at(self._deadline, self.expire)
+            try:
+                await self._waiter
+            finally:
+                timer.cancel()
+                self._answered = True
+        return self._report()
+
+    def _publish(
+        self, broker: str, message: Message, done: Callable[[asyncio.Future[Receipt]], object]
+    ) -> None:
+        self._brokers[broker].publish(message, self._deadline).add_done_callback(done)
+
+    def _acked(self, at: int, ack: asyncio.Future[Receipt]) -> None:
+        assignment = self._plan.assignments[at]
+        error = ack.exception()
+        if error is None:
+            self._settle(at, _delivered(assignment, ack.result()))
+        elif isinstance(error, Refused):
+            self._refuse(at, _given_up(assignment, error.reason, error.detail))
+        else:
+            self._settle(at, _settlement(_given_up(assignment, *_why(error)), "failed"))
+
+    def _refuse(self, at: int, refusal: Refusal) -> None:
+        """Send the dead letter, unless the answer is out: then the sender's retry will."""
+        if self._dead_letter is None or self._answered:
+            self._settle(at, _settlement(refusal, "failed"))
+            return
+        letter = self._dead_letter.letter(self._plan, refusal)
+        self._publish(self._dead_letter.broker, letter, partial(self._lettered, at, refusal))
+
+    def _lettered(self, at: int, refusal: Refusal, ack: asyncio.Future[Receipt]) -> None:
+        error = ack.exception()
+        if error is None:
+            self._settle(at, _settlement(refusal, "dead_lettered"))
+            return
+        reason, detail = _why(error)
+        if isinstance(error, Refused):
+            reason = "dead_letter_refused"
+        self._settle(at, _settlement(refusal, "failed", reason, detail))
+
+    def _settle(self, at: int, settlement: Settlement) -> None:
+        if self._settlements[at] is not None:
+            # The deadline settled it as failed; the sender retries, the ack is only counted.
+            if settlement.status != "failed":
+                self._listener.acked_late(settlement)
+            return
+        self._settlements[at] = settlement
+        self._listener.settled(settlement)
+        self._open -= 1
+        if self._open == 0 and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def expire(self) -> None:
+        """Answer for what is still open."""
+        self._answered = True
+        assignments, refusals = self._plan.assignments, self._plan.refusals
+        targets = [_given_up(assignment, "deadline") for assignment in assignments]
+        for at, target in enumerate((*targets, *refusals)):
+            if self._settlements[at] is None:
+                self._settle(at, _settlement(target, "failed", "deadline"))
+
+    def _report(self) -> Delivery:
+        settlements = tuple(s for s in self._settlements if s is not None)
+        statuses = {settlement.status for settlement in settlements}
+        if "failed" in statuses:
+            return Delivery("failed", settlements)
+        return Delivery(
+            "dead_lettered" if "dead_lettered" in statuses else "delivered", settlements
+        )
+
+
+def _delivered(assignment: Assignment, receipt: Receipt) -> Settlement:
+    return Settlement(
+        assignment.routes,
+        assignment.broker,
+        receipt.destination,
+        "duplicate" if receipt.duplicate else "delivered",
+        receipt=receipt,
+    )
+
+
+def _why(error: BaseException) -> tuple[str, str]:
+    reason = error.reason if isinstance(error, BrokerError) else "broker_error"
+    return reason, str(error)
+
+
+def _given_up(assignment: Assignment, reason: str, detail: str = "") -> Refusal:
+    destination = assignment.message.destination
+    return Refusal(assignment.routes, assignment.broker, destination, reason, detail)
+
+
+def _settlement(target: Refusal, status: Status, reason: str = "", detail: str = "") -> Settlement:
+    return Settlement(
+        target.routes,
+        target.broker,
+        target.destination,
+        status,
+        reason or target.reason,
+        detail or target.detail,
+    )

@@ -1,0 +1,283 @@
+"""The HTTP edge: bytes in, status out, exactly one counted outcome per request.
+
+A raw ASGI handler, because everything an event costs is spent here. The order is the first
+promise: bounded raw bytes, then the signature over them, and only then a parser.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+
+from gateway import GatewayError
+from gateway.address import Networks, client_address
+from gateway.answer import event_body, failure_body, rejection_body
+from gateway.delivery.fanout import Delivery, FanOut, Settlement
+from gateway.delivery.plan import Plan, Refusal
+from gateway.event import Event, EventError, Sender, read_event
+from gateway.observability.record import Outcome, OutcomeName, Recorder
+from gateway.routing.table import Kind, Table
+from gateway.signature import Proof, SignatureError, Verifier
+
+if TYPE_CHECKING:
+    from litestar.types import HTTPScope, Receive, Send
+
+__all__ = ["FIRST_BYTE", "Endpoint", "Ingress", "Limits", "Rejection"]
+
+FIRST_BYTE = "gateway.first_byte"
+"""Key in the scope's `extensions`: event-loop time of the request's first byte, where our own
+server took it. Another server's requests count from the call of the application."""
+
+Unmatched = Literal["accept", "dead_letter", "reject"]
+
+_RETRY_AFTER = ((b"retry-after", b"5"),)
+_JSON = (b"content-type", b"application/json")
+
+
+class Rejection(GatewayError):
+    """A request that is answered without an event: status, and a bounded reason."""
+
+    def __init__(self, status: int, reason: str, *, permanent: bool = False) -> None:
+        self.status = status
+        self.reason = reason
+        self.permanent = permanent
+        """Verified, so that the sender may be told to stop retrying."""
+        super().__init__(reason.replace("_", " "))
+
+
+class _Disconnected(Exception):
+    """The client left before its request was whole; there is nobody to answer."""
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """Bounds of one request; bytes and seconds."""
+
+    max_body: int
+    deadline: float
+    body_timeout: float
+
+
+class Endpoint(msgspec.Struct, frozen=True):
+    """One source's path: who may send there, and how it is proven."""
+
+    sender: Sender
+    verifier: Verifier
+    allow_from: Networks
+    abort_permanent: bool
+
+
+class _Answer(msgspec.Struct, frozen=True, gc=False):
+    """What is sent back, and what is recorded of it."""
+
+    http_status: int
+    body: bytes
+    name: OutcomeName
+    reason: str = ""
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+    event: Event | None = None
+    settlements: tuple[Settlement, ...] = ()
+
+
+class Ingress:
+    """The ASGI application of the ingress port."""
+
+    def __init__(
+        self,
+        endpoints: Mapping[str, Endpoint],
+        table: Table,
+        fan_out: FanOut,
+        recorder: Recorder,
+        limits: Limits,
+        trusted_proxies: Networks,
+        unmatched: Unmatched,
+    ) -> None:
+        self._endpoints = endpoints
+        self._table = table
+        self._kinds = table.kinds
+        self._fan_out = fan_out
+        self._recorder = recorder
+        self._limits = limits
+        self._trusted_proxies = trusted_proxies
+        self._unmatched = unmatched
+
+    async def __call__(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
+        """Serve one request. Never raises for what a request holds."""
+        loop = asyncio.get_running_loop()
+        extensions = scope.get("extensions") or {}
+        started: float = extensions.get(FIRST_BYTE) or loop.time()  # type: ignore[assignment]  # our own server's
+        endpoint = self._endpoints.get(scope["path"])
+        source = endpoint.sender.name if endpoint is not None else ""
+        answer = await self._answer(endpoint, scope, receive, started)
+        now = loop.time()
+        event = answer.event
+        self._recorder.ended(
+            Outcome(
+                answer.name,
+                answer.http_status,
+                answer.reason,
+                source,
+                now - started,
+                event.svix_id if event is not None else "",
+                event.type if event is not None else None,
+                answer.settlements,
+            ),
+            now,
+        )
+        if answer.http_status:
+            await _send(send, answer)
+
+    async def _answer(
+        self, endpoint: Endpoint | None, scope: HTTPScope, receive: Receive, started: float
+    ) -> _Answer:
+        try:
+            if endpoint is None:
+                raise Rejection(404, "unknown_path")
+            return await self._serve(endpoint, scope, receive, started)
+        except Rejection as rejection:
+            return _rejected(rejection, endpoint)
+        except _Disconnected:
+            return _Answer(0, b"", "rejected", "client_disconnected")
+        except Exception as error:  # noqa: BLE001 - a bug of ours: the sender retries, we are told
+            self._recorder.failure("ingress", error)
+            return _Answer(503, failure_body("internal"), "failed", "internal", _RETRY_AFTER)
+
+    async def _serve(
+        self, endpoint: Endpoint, scope: HTTPScope, receive: Receive, started: float
+    ) -> _Answer:
+        if scope["method"] != "POST":
+            raise Rejection(405, "not_post")
+        self._check_address(endpoint, scope)
+        headers = list(scope["headers"])
+        body = await self._read(headers, receive, started)
+        now = time.time()
+        try:
+            proof = endpoint.verifier.verify(headers, body, now)
+        except SignatureError as error:
+            raise Rejection(401, error.reason) from error
+        return await self._accept(endpoint, proof, body, now, started + self._limits.deadline)
+
+    def _check_address(self, endpoint: Endpoint, scope: HTTPScope) -> None:
+        if not endpoint.allow_from:
+            return
+        client = scope["client"]
+        peer = client[0] if client else None
+        address = client_address(peer, scope["headers"], self._trusted_proxies)
+        if address is None or address not in endpoint.allow_from:
+            raise Rejection(401, "address_not_allowed")
+
+    async def _read(
+        self, headers: list[tuple[bytes, bytes]], receive: Receive, started: float
+    ) -> bytes:
+        """Read the raw body, bounded in bytes and in time."""
+        limits = self._limits
+        for name, value in headers:
+            if name != b"content-length":
+                continue
+            if not value.isdigit():
+                raise Rejection(400, "malformed_length")
+            if int(value) > limits.max_body:
+                raise Rejection(413, "body_too_large")
+        try:
+            async with asyncio.timeout_at(started + min(limits.body_timeout, limits.deadline)):
+                return await _read_body(receive, limits.max_body)
+        except TimeoutError:
+            raise Rejection(408, "body_too_slow") from None
+
+    async def _accept(
+        self, endpoint: Endpoint, proof: Proof, body: bytes, now: float, deadline: float
+    ) -> _Answer:
+        """Route and deliver a proven body."""
+        try:
+            event = read_event(proof, body, endpoint.sender, now)
+        except EventError as error:
+            raise Rejection(400, error.reason, permanent=True) from error
+        plan = self._table.plan(event)
+        if plan.is_unmatched:
+            if self._unmatched == "accept":
+                return self._event_answer(event, 200, "unmatched")
+            if self._unmatched == "reject":
+                return self._event_answer(event, 422, "unmatched", headers=_abort(endpoint))
+            plan = _to_dead_letter(plan)
+        return self._delivered(event, await self._fan_out.deliver(plan, deadline))
+
+    def _delivered(self, event: Event, delivery: Delivery) -> _Answer:
+        settlements = delivery.settlements
+        if delivery.status != "failed":
+            reason = next((s.reason for s in settlements if s.status == "dead_lettered"), "")
+            return self._event_answer(event, 200, delivery.status, reason, settlements)
+        reason = next(s.reason for s in settlements if s.status == "failed")
+        return self._event_answer(event, 503, "failed", reason, settlements, _RETRY_AFTER)
+
+    def _event_answer(
+        self,
+        event: Event,
+        http_status: int,
+        name: OutcomeName,
+        reason: str = "",
+        settlements: tuple[Settlement, ...] = (),
+        headers: tuple[tuple[bytes, bytes], ...] = (),
+    ) -> _Answer:
+        body = event_body(name, (event.svix_id, event.type), settlements, self._kinds, reason)
+        return _Answer(http_status, body, name, reason, headers, event, settlements)
+
+
+async def _read_body(receive: Receive, limit: int) -> bytes:
+    message: Any = await receive()
+    if message["type"] == "http.disconnect":
+        raise _Disconnected
+    body: bytes = message.get("body", b"")
+    if message.get("more_body"):
+        chunks, size = [body], len(body)
+        while message.get("more_body"):
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                raise _Disconnected
+            chunk = message.get("body", b"")
+            size += len(chunk)
+            if size > limit:
+                raise Rejection(413, "body_too_large")
+            chunks.append(chunk)
+        body = b"".join(chunks)
+    if len(body) > limit:
+        raise Rejection(413, "body_too_large")
+    return body
+
+
+async def _send(send: Send, answer: _Answer) -> None:
+    length = (b"content-length", str(len(answer.body)).encode())
+    await send(
+        {
+            "type": "http.response.start",
+            "status": answer.http_status,
+            "headers": [_JSON, length, *answer.headers],
+        }
+    )
+    await send({"type": "http.response.body", "body": answer.body, "more_body": False})
+
+
+def _rejected(rejection: Rejection, endpoint: Endpoint | None) -> _Answer:
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+    if rejection.status in {408, 413}:
+        # What is left of the body is not read; the connection ends with the answer.
+        headers = ((b"connection", b"close"),)
+    elif rejection.status == 405:
+        headers = ((b"allow", b"POST"),)
+    elif rejection.permanent and endpoint is not None:
+        headers = _abort(endpoint)
+    body = rejection_body(rejection.reason)
+    return _Answer(rejection.status, body, "rejected", rejection.reason, headers)
+
+
+def _abort(endpoint: Endpoint) -> tuple[tuple[bytes, bytes], ...]:
+    """Svix's word to stop retrying, where the operator asked for it."""
+    return ((b"webhook-delivery", b"abort-message"),) if endpoint.abort_permanent else ()
+
+
+def _to_dead_letter(plan: Plan) -> Plan:
+    """Follow `unmatched: dead_letter`."""
+    refusal = Refusal((), "", "", "unmatched", "no route takes this event")
+    return msgspec.structs.replace(plan, refusals=(refusal,))

@@ -1,0 +1,133 @@
+"""The headers that travel with an event: CloudEvents, the signature, the gateway's own.
+
+Kafka: `ce_*` and `content-type`, CloudEvents 1.0.2 Kafka binding, binary mode
+(https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/kafka-protocol-binding.md).
+NATS: `ce-*` with percent-encoded values, as in the working draft of the NATS binding, section
+3.1 "Binary Content Mode"; docs/consumers.md names its commit. Pure: values in, pairs out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+__all__ = [
+    "Headers",
+    "Metadata",
+    "clean_header",
+    "cloudevent",
+    "kafka_headers",
+    "nats_headers",
+    "percent_encode",
+    "structured_headers",
+]
+
+Headers = tuple[tuple[str, str], ...]
+
+_CONTENT_TYPE = "application/json"
+_STRUCTURED = "application/cloudevents+json"
+_NO_TYPE = "unknown"
+"""CloudEvents requires a type; an event of a non-Clerk source may have none."""
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_TO_ENCODE = re.compile(r"[^\x21\x23\x24\x26-\x7e]")
+
+
+class Metadata(msgspec.Struct, frozen=True, gc=False):
+    """What is sent about an event, apart from what depends on the target."""
+
+    id: str
+    """The svix-id, also the CloudEvents id."""
+    type: str | None
+    source: str
+    """URI-reference."""
+    time: str | None
+    subject: str | None
+    timestamp: str
+    """`svix-timestamp`, verbatim."""
+    signature: str | None
+    """`svix-signature`, verbatim; None leaves it out."""
+    gateway_source: str
+    received_at: str
+
+
+def kafka_headers(metadata: Metadata, key: str, routes: str) -> Headers:
+    """Give the headers of a Kafka record in binary mode; `routes` is comma-separated."""
+    return (
+        *_attributes(metadata, key, "ce_", clean_header),
+        ("content-type", _CONTENT_TYPE),
+        *_unprefixed(metadata, routes),
+    )
+
+
+def nats_headers(metadata: Metadata, key: str, routes: str) -> Headers:
+    """Give the headers of a NATS message in binary mode."""
+    return (
+        *_attributes(metadata, key, "ce-", percent_encode),
+        ("ce-datacontenttype", _CONTENT_TYPE),
+        *_unprefixed(metadata, routes),
+    )
+
+
+def structured_headers(metadata: Metadata, routes: str) -> Headers:
+    """Give the headers of either broker in structured mode: the attributes are in the value."""
+    return (("content-type", _STRUCTURED), *_unprefixed(metadata, routes))
+
+
+def cloudevent(metadata: Metadata, key: str, data: Mapping[str, Any]) -> bytes:
+    """Give the event in the CloudEvents 1.0.2 JSON format, `data` being the sender's body."""
+    attributes = dict(_attributes(metadata, key, "", str))
+    return msgspec.json.encode(
+        {**attributes, "datacontenttype": _CONTENT_TYPE, "data": data}, order=None
+    )
+
+
+def percent_encode(value: str) -> str:
+    """Encode all but visible ASCII, and `"` and `%`, as UTF-8 in percent form.
+
+    The rule of CloudEvents' HTTP binding 1.0.2, section 3.1.3.2, which the NATS draft repeats.
+    """
+    if not _TO_ENCODE.search(value):
+        return value
+    return _TO_ENCODE.sub(_percent, value)
+
+
+def clean_header(value: str) -> str:
+    """Drop what could end a header or hide in it: controls, line and paragraph separators."""
+    return value if value.isascii() and value.isprintable() else _CONTROL.sub("", value)
+
+
+def _percent(match: re.Match[str]) -> str:
+    return "".join(f"%{byte:02X}" for byte in match[0].encode("utf-8", "replace"))
+
+
+def _attributes(
+    metadata: Metadata, key: str, prefix: str, encode: Callable[[str], str]
+) -> list[tuple[str, str]]:
+    pairs = [
+        (prefix + "specversion", "1.0"),
+        (prefix + "id", metadata.id),
+        (prefix + "type", encode(metadata.type or _NO_TYPE)),
+        (prefix + "source", metadata.source),
+    ]
+    if metadata.time is not None:
+        pairs.append((prefix + "time", metadata.time))
+    if metadata.subject is not None:
+        pairs.append((prefix + "subject", encode(metadata.subject)))
+    pairs.append((prefix + "partitionkey", encode(key)))
+    return pairs
+
+
+def _unprefixed(metadata: Metadata, routes: str) -> list[tuple[str, str]]:
+    pairs = [("svix-id", metadata.id), ("svix-timestamp", metadata.timestamp)]
+    if metadata.signature is not None:
+        pairs.append(("svix-signature", metadata.signature))
+    pairs += [
+        ("gateway-route", routes),
+        ("gateway-source", metadata.gateway_source),
+        ("gateway-received-at", metadata.received_at),
+    ]
+    return pairs

@@ -1,0 +1,62 @@
+"""Whether the gateway should get traffic: a pure rule over what each process reports."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import msgspec
+
+from gateway.brokers.base import State
+
+__all__ = ["ProcessHealth", "readiness"]
+
+
+class ProcessHealth(msgspec.Struct, frozen=True):
+    """What one process that serves webhooks says of itself."""
+
+    phase: Literal["loading", "ready", "draining"]
+    brokers: dict[str, State]
+    """State by broker name."""
+    routes: dict[str, tuple[str, ...]]
+    """The brokers each route needs, by route name."""
+
+
+def readiness(processes: Sequence[ProcessHealth]) -> tuple[int, Mapping[str, Any]]:
+    """Give the HTTP status and body of `/readyz`.
+
+    503 while loading or draining, and when no route could be delivered. Otherwise 200, with
+    `degraded` where a broker is not up: one team's broker must not take the others' traffic away.
+    """
+    phases = {process.phase for process in processes} or {"loading"}
+    brokers = _worst(processes)
+    broken = sorted(name for name, state in brokers.items() if state is not State.UP)
+    body: dict[str, Any] = {"brokers": {name: str(state) for name, state in brokers.items()}}
+    if "draining" in phases:
+        return 503, {"status": "draining", **body}
+    if "ready" not in phases:
+        return 503, {"status": "loading", **body}
+    if not any(_deliverable(process) for process in processes if process.phase == "ready"):
+        return 503, {"status": "undeliverable", "broken": broken, **body}
+    if broken:
+        return 200, {"status": "degraded", "broken": broken, **body}
+    return 200, {"status": "ready", **body}
+
+
+def _deliverable(process: ProcessHealth) -> bool:
+    """Tell whether some route has all its brokers up; without routes there is nothing to fail."""
+    if not process.routes:
+        return True
+    return any(
+        all(process.brokers.get(name) is State.UP for name in needed)
+        for needed in process.routes.values()
+    )
+
+
+def _worst(processes: Sequence[ProcessHealth]) -> dict[str, State]:
+    order = (State.UP, State.CONNECTING, State.DOWN)
+    worst: dict[str, State] = {}
+    for process in processes:
+        for name, state in process.brokers.items():
+            worst[name] = max(state, worst.get(name, State.UP), key=order.index)
+    return worst

@@ -1,0 +1,141 @@
+"""Structured logs on standard error: JSON lines, or aligned text for people.
+
+No line ever holds a body, a header value other than the svix-id, a secret or a token. Lines at
+info are written in batches, because one write per event costs as much as verifying it.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import sys
+import threading
+from collections.abc import Callable, MutableMapping
+from typing import Any, BinaryIO, Literal
+
+import msgspec
+import structlog
+
+__all__ = ["LogWriter", "configure"]
+
+Level = Literal["debug", "info", "warning", "error"]
+
+_FLUSH_BYTES = 16 * 1024
+_FLUSH_SECONDS = 0.2
+_QUIET = ("uvicorn.error", "uvicorn.access", "aiokafka", "nats", "httpx", "asyncio", "litestar")
+
+
+class LogWriter:
+    """A file-like sink that gathers info lines and writes anything more urgent at once."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        self._lock = threading.Lock()
+        self._lines: list[bytes] = []
+        self._size = 0
+        self._timer: threading.Timer | None = None
+        atexit.register(self.flush)
+
+    def write(self, line: bytes, *, urgent: bool) -> None:
+        """Take one line; `urgent` ones, and full buffers, go out now."""
+        with self._lock:
+            self._lines.append(line)
+            self._size += len(line)
+            full = self._size >= _FLUSH_BYTES
+            if not urgent and not full and self._timer is None:
+                self._timer = threading.Timer(_FLUSH_SECONDS, self.flush)
+                self._timer.daemon = True
+                self._timer.start()
+        if urgent or full:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is gathered. A closed stream is not an error: there is nobody to tell."""
+        with self._lock:
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+            lines, self._lines, self._size = self._lines, [], 0
+            if not lines:
+                return
+            try:
+                self._stream.write(b"".join(lines))
+                self._stream.flush()
+            except (OSError, ValueError):
+                return
+
+
+class _Logger:
+    """What structlog calls with a rendered line."""
+
+    __slots__ = ("_writer",)
+
+    def __init__(self, writer: LogWriter) -> None:
+        self._writer = writer
+
+    def info(self, line: str | bytes) -> None:
+        self._writer.write(_encoded(line), urgent=False)
+
+    def error(self, line: str | bytes) -> None:
+        self._writer.write(_encoded(line), urgent=True)
+
+    debug = info
+    warning = error
+    critical = error
+    msg = info
+
+
+def _encoded(line: str | bytes) -> bytes:
+    data = line if isinstance(line, bytes) else line.encode("utf-8", "backslashreplace")
+    return data + b"\n"
+
+
+def configure(
+    level: Level, style: Literal["json", "console"], stream: BinaryIO | None = None
+) -> LogWriter:
+    """Set up structlog and route the standard library's loggers through it."""
+    writer = LogWriter(stream or sys.stderr.buffer)
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            _renderer(style),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=lambda *_: _Logger(writer),
+        cache_logger_on_first_use=True,
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [_Bridge()]
+    root.setLevel(level.upper())
+    for name in _QUIET:
+        quiet = logging.getLogger(name)
+        quiet.handlers.clear()
+        quiet.propagate = True
+        quiet.setLevel(logging.ERROR)
+    return writer
+
+
+def _renderer(style: str) -> Callable[[Any, str, MutableMapping[str, Any]], str | bytes]:
+    if style == "console":
+        return structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    encode = msgspec.json.Encoder(enc_hook=str).encode
+    return lambda _logger, _method, line: encode(line)
+
+
+class _Bridge(logging.Handler):
+    """Hands the libraries' log records to structlog: message and logger, never a traceback.
+
+    A traceback's last line may quote what a library was given; the class of the error does not.
+    """
+
+    def emit(self, record: logging.LogRecord) -> None:
+        fields: dict[str, Any] = {"logger": record.name}
+        if record.exc_info and record.exc_info[0]:
+            fields["error"] = record.exc_info[0].__name__
+        try:
+            message = record.getMessage().splitlines()[0][:500]
+        except (TypeError, ValueError, IndexError):
+            message = str(record.msg)[:500]
+        log = structlog.get_logger()
+        log.log(record.levelno, message, **fields)

@@ -1,0 +1,78 @@
+"""The metrics, in Prometheus' conventions; labels hold config names and bounded words only."""
+
+from __future__ import annotations
+
+import os
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
+
+__all__ = ["Metrics", "render"]
+
+_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15)
+
+
+class Metrics:
+    """All instruments of one process.
+
+    With several workers prometheus-client keeps each one's values in files
+    (`PROMETHEUS_MULTIPROC_DIR`), and the process that answers `/metrics` adds them up.
+    """
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.events = Counter(
+            "gateway_events",
+            "Requests by how they ended; every request is counted once.",
+            ("source", "outcome", "reason"),
+            registry=self.registry,
+        )
+        self.settlements = Counter(
+            "gateway_settlements",
+            "Targets of accepted events by how they ended; each counts once per answer.",
+            ("route", "broker", "status", "reason"),
+            registry=self.registry,
+        )
+        self.late_acks = Counter(
+            "gateway_late_acks",
+            "Acks that came after the event was answered as failed.",
+            ("broker",),
+            registry=self.registry,
+        )
+        self.event_seconds = Histogram(
+            "gateway_event_seconds",
+            "From a request's first byte to the answer of an event that every target acked.",
+            ("source",),
+            buckets=_BUCKETS,
+            registry=self.registry,
+        )
+        self.broker_up = Gauge(
+            "gateway_broker_up",
+            "1 while a publish to the broker could succeed; over several workers the least.",
+            ("broker",),
+            multiprocess_mode="livemin",
+            registry=self.registry,
+        )
+        self.in_flight = Gauge(
+            "gateway_broker_in_flight_records",
+            "Records published and not yet acked.",
+            ("broker",),
+            multiprocess_mode="livesum",
+            registry=self.registry,
+        )
+        self.in_flight_bytes = Gauge(
+            "gateway_broker_in_flight_bytes",
+            "Bytes of the records published and not yet acked.",
+            ("broker",),
+            multiprocess_mode="livesum",
+            registry=self.registry,
+        )
+
+
+def render(registry: CollectorRegistry) -> bytes:
+    """Give the text exposition format; over all workers where there are several."""
+    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+        return generate_latest(registry)
+    shared = CollectorRegistry()
+    MultiProcessCollector(shared)  # type: ignore[no-untyped-call]  # the library has no types here
+    return generate_latest(shared)

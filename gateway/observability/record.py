@@ -1,0 +1,162 @@
+"""Named events: each gives its log line and its metric together, so that none can be forgotten.
+
+Metrics are never sampled. A line that tells of trouble is a warning, limited per reason, with
+the count of what was held back; the others are info, and `log.sample` may thin them.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Literal
+
+import msgspec
+import structlog
+from prometheus_client import Counter, Histogram
+
+from gateway.brokers.base import Broker, State
+from gateway.delivery.fanout import Settlement
+from gateway.observability.limit import RateLimit
+from gateway.observability.metrics import Metrics
+
+__all__ = ["Outcome", "Recorder"]
+
+OutcomeName = Literal[
+    "delivered", "stored", "duplicate", "unmatched", "dead_lettered", "rejected", "failed"
+]
+_WELL = frozenset({"delivered", "stored", "duplicate"})
+_MAX_TYPES = 1000
+
+
+class Outcome(msgspec.Struct, frozen=True, gc=False):
+    """How one request ended."""
+
+    name: OutcomeName
+    http_status: int
+    """0 where the client was gone before an answer."""
+    reason: str
+    source: str
+    """Empty where the path is no source's."""
+    seconds: float
+    """From the first byte to the answer."""
+    svix_id: str = ""
+    type: str | None = None
+    settlements: tuple[Settlement, ...] = ()
+
+
+class Recorder:
+    """Counts and logs what happens; one per process."""
+
+    def __init__(self, metrics: Metrics, sample: float = 1.0) -> None:
+        """Take the share of well-ended events to log, 0 to 1."""
+        self.metrics = metrics
+        self._sample = sample
+        self._log = structlog.get_logger()
+        self._limit = RateLimit()
+        self._unmatched: set[str] = set()
+
+        # Bound children, because `labels()` costs more than the increment.
+        @lru_cache(maxsize=4096)
+        def events(source: str, outcome: str, reason: str) -> Counter:
+            return metrics.events.labels(source, outcome, reason)
+
+        @lru_cache(maxsize=4096)
+        def settlements(routes: tuple[str, ...], broker: str, status: str, reason: str) -> Counter:
+            return metrics.settlements.labels(",".join(routes), broker, status, reason)
+
+        @lru_cache(maxsize=256)
+        def seconds(source: str) -> Histogram:
+            return metrics.event_seconds.labels(source)
+
+        self._events, self._settlements, self._seconds = events, settlements, seconds
+
+    def ended(self, outcome: Outcome, now: float) -> None:
+        """A request ended; `now` is monotonic seconds, for the limit on warnings."""
+        self._events(outcome.source, outcome.name, outcome.reason).inc()
+        if outcome.name in _WELL:
+            self._seconds(outcome.source).observe(outcome.seconds)
+            if self._sample >= 1 or random.random() < self._sample:  # noqa: S311 - a sample, no secret
+                self._log.info("event", **_fields(outcome))
+            return
+        if outcome.name == "unmatched" and not self._is_new_type(outcome.type or ""):
+            return
+        held_back = self._limit.take(f"{outcome.name}/{outcome.reason}", now)
+        if held_back is None:
+            return
+        fields = _fields(outcome)
+        if held_back:
+            fields["held_back"] = held_back
+        self._log.warning("event", **fields)
+
+    def settled(self, settlement: Settlement) -> None:
+        """One target of an event settled."""
+        self._settlements(
+            settlement.routes, settlement.broker, settlement.status, settlement.reason
+        ).inc()
+
+    def acked_late(self, settlement: Settlement) -> None:
+        """A target acked after its event was answered as failed; the retry may repeat it."""
+        self.metrics.late_acks.labels(settlement.broker).inc()
+
+    def broker_state(self, broker: str, state: State) -> None:
+        """A broker's state changed."""
+        self.metrics.broker_up.labels(broker).set(state is State.UP)
+        level = "warning" if state is State.DOWN else "info"
+        getattr(self._log, level)("broker", broker=broker, state=state.value)
+
+    def failure(self, where: str, error: BaseException) -> None:
+        """Something failed that should not have: a bug, told by its class and place only."""
+        trace = error.__traceback__
+        while trace is not None and trace.tb_next is not None:
+            trace = trace.tb_next
+        code = trace.tb_frame.f_code if trace is not None else None
+        at = f"{code.co_filename}:{trace.tb_lineno}" if code and trace else "unknown"
+        self._log.error("bug", where=where, error=type(error).__name__, at=at)
+
+    def tick(self, brokers: Sequence[Broker], now: float) -> None:
+        """Once a second: sample the gauges, and tell what the limit held back."""
+        for broker in brokers:
+            records, size = broker.in_flight
+            self.metrics.in_flight.labels(broker.name).set(records)
+            self.metrics.in_flight_bytes.labels(broker.name).set(size)
+        for reason, held_back in self._limit.overdue(now):
+            self._log.warning("events held back", reason=reason, held_back=held_back)
+
+    def _is_new_type(self, event_type: str) -> bool:
+        if event_type in self._unmatched or len(self._unmatched) >= _MAX_TYPES:
+            return False
+        self._unmatched.add(event_type)
+        return True
+
+
+def _fields(outcome: Outcome) -> dict[str, object]:
+    fields: dict[str, object] = {
+        "outcome": outcome.name,
+        "status": outcome.http_status,
+        "ms": round(outcome.seconds * 1000, 2),
+    }
+    if outcome.source:
+        fields["source"] = outcome.source
+    if outcome.reason:
+        fields["reason"] = outcome.reason
+    if outcome.svix_id:
+        fields["svix_id"] = outcome.svix_id
+        fields["type"] = outcome.type
+    if outcome.settlements:
+        fields["targets"] = [_target(settlement) for settlement in outcome.settlements]
+    return fields
+
+
+def _target(settlement: Settlement) -> str:
+    """One word per target: `events/clerk.users[3]@42`, `bus/clerk.user.created#7`, or why not."""
+    place = f"{settlement.broker}/{settlement.destination}"
+    receipt = settlement.receipt
+    if receipt is None:
+        why = settlement.detail or settlement.reason
+        return f"{place} {settlement.status}: {why}"
+    if receipt.offset is not None:
+        return f"{place}[{receipt.partition}]@{receipt.offset}"
+    if receipt.seq is not None:
+        return f"{place}#{receipt.seq}"
+    return place

@@ -1,0 +1,116 @@
+"""From the config's routes to the compiled table; every fault at once, each with its place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from gateway import GatewayError
+from gateway.routing.expressions import Expression, ExpressionSyntaxError
+from gateway.routing.match import Pattern
+from gateway.routing.table import Kind, Route, Table, Target
+from gateway.routing.template import Template, TemplateSyntaxError
+
+if TYPE_CHECKING:
+    from gateway.config.models import GatewayConfig, RouteConfig, TargetConfig
+
+__all__ = ["Fault", "TableError", "compile_expression", "compile_table"]
+
+ConfigPath = tuple[str | int, ...]
+
+
+class Fault(msgspec.Struct, frozen=True):
+    """One thing that cannot be compiled."""
+
+    path: ConfigPath
+    """Where in the config: `("routes", 0, "when")`."""
+    message: str
+    offset: int
+    """Characters into the value, 0-based."""
+
+
+class TableError(GatewayError):
+    """The routing table has faults. Give each `Fault.path` to the config to learn its line."""
+
+    def __init__(self, faults: tuple[Fault, ...]) -> None:
+        self.faults = faults
+        super().__init__("; ".join(f"{_dotted(f.path)}: {f.message}" for f in faults))
+
+
+def compile_table(config: GatewayConfig) -> Table:
+    """Compile all routes of a valid config, or raise `TableError` with every fault."""
+    kinds: dict[str, Kind] = {name: broker.kind for name, broker in config.brokers.items()}
+    faults: list[Fault] = []
+    routes = tuple(
+        _route(route, ("routes", at), kinds, faults) for at, route in enumerate(config.routes)
+    )
+    if faults:
+        raise TableError(tuple(faults))
+    return Table(routes, _reserved(config))
+
+
+def compile_expression(source: str, path: ConfigPath, faults: list[Fault]) -> Expression:
+    """Compile one expression; on a fault note it and give the expression `@`."""
+    try:
+        return Expression(source)
+    except ExpressionSyntaxError as error:
+        faults.append(Fault(path, str(error), error.offset))
+        return Expression("@")
+
+
+def _reserved(config: GatewayConfig) -> frozenset[tuple[str, str]]:
+    """Give the destinations that are not a route's: the dead letter and its state topic."""
+    letter = config.delivery.dead_letter
+    if letter is None:
+        return frozenset()
+    destination = letter.topic or letter.subject or ""
+    return frozenset({(letter.broker, destination), (letter.broker, f"{destination}.state")})
+
+
+def _route(
+    route: RouteConfig, path: ConfigPath, kinds: Mapping[str, Kind], faults: list[Fault]
+) -> Route:
+    when = route.when
+    return Route(
+        name=route.name,
+        events=Pattern(route.events),
+        exclude=Pattern(route.exclude),
+        sources=None if route.sources is None else frozenset(route.sources),
+        when=None if when is None else compile_expression(when, (*path, "when"), faults),
+        targets=tuple(
+            _target(target, (*path, "targets", at), kinds[target.broker], faults)
+            for at, target in enumerate(route.targets)
+        ),
+    )
+
+
+def _target(target: TargetConfig, path: ConfigPath, kind: Kind, faults: list[Fault]) -> Target:
+    field = "topic" if kind == "kafka" else "subject"
+    destination = (target.topic if kind == "kafka" else target.subject) or ""
+    key = target.key
+    return Target(
+        broker=target.broker,
+        kind=kind,
+        destination=_template(destination, (*path, field), faults),
+        key=None if key is None else _template(key, (*path, "key"), faults),
+        payload=target.payload,
+        headers=tuple(
+            (name, _template(value, (*path, "headers", name), faults))
+            for name, value in target.headers.items()
+        ),
+        redact=tuple(tuple(field.split(".")) for field in target.redact),
+    )
+
+
+def _template(source: str, path: ConfigPath, faults: list[Fault]) -> Template:
+    try:
+        return Template(source)
+    except TemplateSyntaxError as error:
+        faults.append(Fault(path, str(error), error.offset))
+        return Template("")
+
+
+def _dotted(path: ConfigPath) -> str:
+    return ".".join(str(part) for part in path)

@@ -1,0 +1,26 @@
+"""Event type patterns: exact types, `prefix.*`, `*`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+__all__ = ["Pattern"]
+
+
+class Pattern:
+    """A compiled list of `events` or `exclude`; immutable.
+
+    `prefix.*` takes every type that begins with `prefix.`, whatever follows.
+    """
+
+    __slots__ = ("_all", "_exact", "_prefixes")
+
+    def __init__(self, patterns: Sequence[str]) -> None:
+        """Take valid patterns; the config's rules have refused others."""
+        self._all = "*" in patterns
+        self._exact = frozenset(p for p in patterns if not p.endswith("*"))
+        self._prefixes = tuple(p[:-1] for p in patterns if p.endswith(".*"))
+
+    def matches(self, event_type: str) -> bool:
+        """Tell whether the type is one of these."""
+        return self._all or event_type in self._exact or event_type.startswith(self._prefixes)

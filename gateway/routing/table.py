@@ -1,0 +1,258 @@
+"""The routing table: compiled once from the config, then asked for each event's plan.
+
+Immutable and pure. "Which destinations" ends here; "send" begins in `gateway.delivery`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import msgspec
+
+from gateway.brokers.base import Message, Need
+from gateway.delivery.plan import Assignment, Plan, Refusal
+from gateway.metadata import (
+    Headers,
+    Metadata,
+    kafka_headers,
+    nats_headers,
+    structured_headers,
+)
+from gateway.routing.expressions import Expression, ExpressionError, is_true
+from gateway.routing.match import Pattern
+from gateway.routing.payload import Payload, RedactPath, render_payload
+from gateway.routing.routable import Routable
+from gateway.routing.template import Template
+
+__all__ = ["HEADROOM", "Kind", "Route", "Table", "Target"]
+
+Kind = Literal["kafka", "nats"]
+
+HEADROOM = 8 * 1024
+"""Bytes that key and headers of one record may have together, beside `max_body`."""
+
+_MAX_DESTINATION: dict[Kind, int] = {"kafka": 249, "nats": 1024}
+_MAX_CACHED = 4096
+
+
+class Target(msgspec.Struct, frozen=True):
+    """One compiled destination of a route."""
+
+    broker: str
+    kind: Kind
+    destination: Template
+    key: Template | None = None
+    payload: Payload = "original"
+    headers: tuple[tuple[str, Template], ...] = ()
+    redact: tuple[RedactPath, ...] = ()
+
+
+class Route(msgspec.Struct, frozen=True):
+    """One compiled route."""
+
+    name: str
+    events: Pattern
+    targets: tuple[Target, ...]
+    exclude: Pattern = Pattern(())
+    sources: frozenset[str] | None = None
+    when: Expression | None = None
+
+    def takes(self, source: str, event_type: str) -> bool:
+        """Tell whether source and type fit; `when` is asked per event."""
+        if self.sources is not None and source not in self.sources:
+            return False
+        return self.events.matches(event_type) and not self.exclude.matches(event_type)
+
+
+class _Rendering(msgspec.Struct, frozen=True, gc=False):
+    """What makes two records the same: equal renderings are published once."""
+
+    broker: str
+    kind: Kind
+    destination: str
+    key: str
+    payload: Payload
+    redact: tuple[RedactPath, ...]
+    headers: Headers
+
+
+class Table:
+    """All routes, in file order."""
+
+    __slots__ = ("_cache", "_reserved", "kinds", "routes")
+
+    def __init__(self, routes: tuple[Route, ...], reserved: frozenset[tuple[str, str]]) -> None:
+        """Take compiled routes, and (broker, destination) pairs that no template may render."""
+        self.routes = routes
+        self.kinds: dict[str, Kind] = {
+            target.broker: target.kind for route in routes for target in route.targets
+        }
+        """The kind of every broker that a route publishes to."""
+        literal = {
+            (target.broker, target.destination.prefix)
+            for route in routes
+            for target in route.targets
+            if target.destination.is_literal
+        }
+        self._reserved = reserved | literal
+        # Candidates by (source, type). Types are signed, so only a sender with the secret could
+        # fill it; the bound keeps even that harmless.
+        self._cache: dict[tuple[str, str], tuple[Route, ...]] = {}
+
+    def candidates(self, source: str, event_type: str) -> tuple[Route, ...]:
+        """Give the routes whose source, `events` and `exclude` fit, in file order."""
+        found = self._cache.get((source, event_type))
+        if found is None:
+            found = tuple(route for route in self.routes if route.takes(source, event_type))
+            if len(self._cache) >= _MAX_CACHED:
+                self._cache.clear()
+            self._cache[source, event_type] = found
+        return found
+
+    def plan(self, event: Routable) -> Plan:
+        """Resolve an event to the records to publish, and the targets that must refuse it.
+
+        Never raises for what an event holds: an expression that fails is a refusal.
+        """
+        renderings: dict[_Rendering, tuple[str, ...]] = {}
+        refusals: list[Refusal] = []
+        if event.type is not None:
+            for route in self.candidates(event.source, event.type):
+                self._apply(route, event, renderings, refusals)
+        assignments = []
+        for rendering, routes in renderings.items():
+            built = _build(rendering, routes, event)
+            if isinstance(built, Refusal):
+                refusals.append(built)
+            else:
+                assignments.append(built)
+        return Plan(event.key, event.body, event.metadata, tuple(assignments), tuple(refusals))
+
+    def needs(self, record_bytes: int) -> dict[str, tuple[Need, ...]]:
+        """Give what each broker must have, for `check --connect`; `record_bytes` at the most."""
+        users: dict[tuple[str, str, bool], list[str]] = {}
+        for route in self.routes:
+            for target in route.targets:
+                template = target.destination
+                place = (target.broker, template.prefix, not template.is_literal)
+                users.setdefault(place, []).append(route.name)
+        needs: dict[str, list[Need]] = {}
+        for (broker, prefix, templated), names in users.items():
+            used_by = f"route {', '.join(dict.fromkeys(names))}"
+            needs.setdefault(broker, []).append(Need(prefix, templated, record_bytes, used_by))
+        return {broker: tuple(found) for broker, found in needs.items()}
+
+    def _apply(
+        self,
+        route: Route,
+        event: Routable,
+        renderings: dict[_Rendering, tuple[str, ...]],
+        refusals: list[Refusal],
+    ) -> None:
+        scope = _scope(event, route.name)
+        try:
+            if route.when is not None and not is_true(route.when.evaluate(scope, len(event.body))):
+                return
+        except ExpressionError as error:
+            why = str(error)
+            refusals.extend(_refusal(route, target, "expression", why) for target in route.targets)
+            return
+        for target in route.targets:
+            try:
+                rendering = _render(target, event, scope)
+            except ExpressionError as error:
+                refusals.append(_refusal(route, target, "expression", str(error)))
+                continue
+            if fault := self._fault(target, rendering.destination):
+                refusals.append(_refusal(route, target, "destination", fault))
+                continue
+            routes = renderings.get(rendering, ())
+            if route.name not in routes:
+                renderings[rendering] = (*routes, route.name)
+
+    def _fault(self, target: Target, destination: str) -> str | None:
+        """Say why a rendered destination is refused, without its value."""
+        if target.destination.is_literal:
+            return None
+        if len(destination) > _MAX_DESTINATION[target.kind]:
+            return f"longer than {_MAX_DESTINATION[target.kind]} characters"
+        if (target.broker, destination) in self._reserved:
+            return "the same as a destination that the config names for something else"
+        return None
+
+
+def _scope(event: Routable, route: str) -> dict[str, Any]:
+    """Give what expressions see: the event, and three names that shadow its own."""
+    return {
+        **event.document,
+        "source": event.source,
+        "route": route,
+        "svix_id": event.svix_id,
+    }
+
+
+def _refusal(route: Route, target: Target, reason: str, why: str) -> Refusal:
+    return Refusal((route.name,), target.broker, target.destination.source, reason, why[:512])
+
+
+def _render(target: Target, event: Routable, scope: Mapping[str, Any]) -> _Rendering:
+    size = len(event.body)
+    destination = target.destination
+    key = target.key.text(scope, size) if target.key is not None else ""
+    return _Rendering(
+        broker=target.broker,
+        kind=target.kind,
+        destination=destination.prefix
+        if destination.is_literal
+        else destination.destination(scope, size),
+        key=key or event.key,
+        payload=target.payload,
+        redact=target.redact,
+        headers=tuple((name, value.header(scope, size)) for name, value in target.headers),
+    )
+
+
+def _build(rendering: _Rendering, routes: tuple[str, ...], event: Routable) -> Assignment | Refusal:
+    headers = _headers(rendering, event.metadata, ",".join(routes))
+    size = len(rendering.key) + sum(len(name) + len(value) for name, value in headers)
+    if size > HEADROOM:
+        detail = f"key and headers are over {HEADROOM} bytes"
+        return Refusal(routes, rendering.broker, rendering.destination, "too_large", detail)
+    message = Message(
+        destination=rendering.destination,
+        value=render_payload(event, rendering.payload, rendering.redact, rendering.key),
+        headers=headers,
+        dedupe_id=_dedupe_id(rendering, event),
+        key=rendering.key,
+    )
+    return Assignment(routes, rendering.broker, message)
+
+
+def _headers(rendering: _Rendering, metadata: Metadata, routes: str) -> Headers:
+    if rendering.payload == "cloudevents":
+        standard = structured_headers(metadata, routes)
+    elif rendering.kind == "kafka":
+        standard = kafka_headers(metadata, rendering.key, routes)
+    else:
+        standard = nats_headers(metadata, rendering.key, routes)
+    return standard + rendering.headers
+
+
+def _dedupe_id(rendering: _Rendering, event: Routable) -> str:
+    """Name the record: same for every attempt, another for every other record of the event.
+
+    Made of rendered values only, so that a reload, a renamed route or a replica changes nothing.
+    """
+    parts = [
+        event.source,
+        rendering.broker,
+        rendering.destination,
+        rendering.key,
+        rendering.payload,
+        *(".".join(path) for path in rendering.redact),
+        *(text for pair in rendering.headers for text in pair),
+    ]
+    digest = hashlib.blake2b("\0".join(parts).encode("utf-8", "replace"), digest_size=8)
+    return f"{event.svix_id}.{digest.hexdigest()}"

@@ -1,0 +1,179 @@
+"""`{expr}` in a topic, subject, key or header value: parsed once, rendered per event.
+
+Between braces stands JMESPath; `{{` is a literal brace, and so is `}` or `}}` outside of one.
+Topics and subjects are sanitised, because end users write what is rendered into them; keys are
+verbatim; header values lose control characters.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from gateway import GatewayError
+from gateway.metadata import clean_header
+from gateway.routing.expressions import Expression, ExpressionError, ExpressionSyntaxError
+
+__all__ = ["Template", "TemplateSyntaxError", "sanitise", "sanitise_type"]
+
+_MAX_VALUE = 128
+"""Characters that one placeholder may put into a destination."""
+
+_UNSAFE = re.compile(r"[^A-Za-z0-9_-]")
+_UNSAFE_TYPE = re.compile(r"[^A-Za-z0-9._-]")
+_EMPTY_TOKEN = re.compile(r"^\.|\.(?=\.)|\.$")
+
+
+class TemplateSyntaxError(GatewayError):
+    """A template that cannot be parsed. `offset` is the 0-based place in its text."""
+
+    def __init__(self, source: str, problem: str, offset: int) -> None:
+        self.source = source
+        self.problem = problem
+        self.offset = offset
+        super().__init__(problem)
+
+
+class Template:
+    """One compiled template; immutable."""
+
+    __slots__ = ("_parts", "fields", "prefix", "source")
+
+    def __init__(self, source: str) -> None:
+        """Compile, or raise `TemplateSyntaxError`."""
+        self.source = source
+        self._parts = _parse(source)
+        first = self._parts[0] if self._parts else ""
+        self.prefix: str = first if isinstance(first, str) else ""
+        """The literal before the first placeholder."""
+        self.fields: frozenset[str] = frozenset().union(
+            *(part.fields for part in self._parts if isinstance(part, Expression))
+        )
+        """Every field name that its expressions read."""
+
+    @property
+    def is_literal(self) -> bool:
+        """Whether there is no placeholder, so that `prefix` is the whole."""
+        return not any(isinstance(part, Expression) for part in self._parts)
+
+    def destination(self, scope: Mapping[str, Any], size: int) -> str:
+        """Render a topic or subject; each value is sanitised.
+
+        Raises `ExpressionError`, also for a value that is null, empty, or not a scalar.
+        """
+        return "".join(
+            part if isinstance(part, str) else _destination_value(part, scope, size)
+            for part in self._parts
+        )
+
+    def text(self, scope: Mapping[str, Any], size: int) -> str:
+        """Render a key, verbatim: null gives nothing, a list or object its compact JSON.
+
+        Raises `ExpressionError`.
+        """
+        return "".join(
+            part if isinstance(part, str) else _text_of(part.evaluate(scope, size))
+            for part in self._parts
+        )
+
+    def header(self, scope: Mapping[str, Any], size: int) -> str:
+        """Render a header value: as `text`, without control characters."""
+        return clean_header(self.text(scope, size))
+
+
+def sanitise(value: str) -> str:
+    """Make one token of letters, digits, `_` and `-`; two values never become one.
+
+    A changed or shortened value gets `-` and 8 hex digits of its SHA-256.
+    """
+    return _mark(value, _UNSAFE.sub("_", value))
+
+
+def sanitise_type(value: str) -> str:
+    """As `sanitise`, but the dots of an event type stay, unless one would end an empty token."""
+    return _mark(value, _EMPTY_TOKEN.sub("_", _UNSAFE_TYPE.sub("_", value)))
+
+
+def _mark(value: str, safe: str) -> str:
+    if safe == value and len(value) <= _MAX_VALUE:
+        return value
+    digest = hashlib.sha256(value.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+    return f"{safe[: _MAX_VALUE - 9].rstrip('.')}-{digest}"
+
+
+def _destination_value(part: Expression, scope: Mapping[str, Any], size: int) -> str:
+    value = part.evaluate(scope, size)
+    if value is None or value == "":
+        raise ExpressionError(part.source, "gave nothing for a destination")
+    if isinstance(value, dict | list):
+        raise ExpressionError(part.source, "gave a list or an object for a destination")
+    text = _text_of(value)
+    return sanitise_type(text) if part.path == "type" else sanitise(text)
+
+
+def _text_of(value: object) -> str:
+    if isinstance(value, str):
+        return value
+    if value is None:
+        return ""
+    try:
+        return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    except (TypeError, ValueError, RecursionError):
+        # An expression reference (`&x`), or an integer of thousands of digits.
+        raise ExpressionError("", "gave a value that has no text") from None
+
+
+def _parse(source: str) -> tuple[str | Expression, ...]:
+    parts: list[str | Expression] = []
+    literal, at = "", 0
+    while at < len(source):
+        if source[at] != "{":
+            literal += source[at]
+            at += 2 if source.startswith("}}", at) else 1
+            continue
+        if source.startswith("{{", at):
+            literal += "{"
+            at += 2
+            continue
+        end = _closing_brace(source, at)
+        if literal:
+            parts.append(literal)
+            literal = ""
+        parts.append(_compile(source, at + 1, end))
+        at = end + 1
+    if literal:
+        parts.append(literal)
+    return tuple(parts)
+
+
+def _closing_brace(source: str, opening: int) -> int:
+    """Find the brace that ends the placeholder, past JMESPath's quotes and its own braces."""
+    depth, quote, at = 0, "", opening
+    while at < len(source):
+        char = source[at]
+        if quote:
+            if char == "\\":
+                at += 1
+            elif char == quote:
+                quote = ""
+        elif char in "'\"`":
+            quote = char
+        elif char in "{}":
+            depth += 1 if char == "{" else -1
+            if depth == 0:
+                return at
+        at += 1
+    raise TemplateSyntaxError(source, "`{` is not closed; for a literal brace write `{{`", opening)
+
+
+def _compile(source: str, start: int, end: int) -> Expression:
+    text = source[start:end]
+    if not text.strip():
+        raise TemplateSyntaxError(source, "`{}` holds no expression", start)
+    try:
+        return Expression(text.strip())
+    except ExpressionSyntaxError as error:
+        raise TemplateSyntaxError(source, str(error), start + error.offset) from None
