@@ -20,13 +20,13 @@ from gateway.delivery.fanout import Delivery, FanOut, Settlement
 from gateway.delivery.plan import Plan, Refusal
 from gateway.event import Event, EventError, Sender, read_event
 from gateway.observability.record import Outcome, OutcomeName, Recorder
-from gateway.routing.table import Kind, Table
+from gateway.routing.table import Table
 from gateway.signature import Proof, SignatureError, Verifier
 
 if TYPE_CHECKING:
     from litestar.types import HTTPScope, Receive, Send
 
-__all__ = ["FIRST_BYTE", "Endpoint", "Ingress", "Limits", "Rejection"]
+__all__ = ["FIRST_BYTE", "Edge", "Endpoint", "Ingress", "Limits", "Rejection"]
 
 FIRST_BYTE = "gateway.first_byte"
 """Key in the scope's `extensions`: event-loop time of the request's first byte, where our own
@@ -70,6 +70,15 @@ class Endpoint(msgspec.Struct, frozen=True):
     abort_permanent: bool
 
 
+class Edge(msgspec.Struct, frozen=True):
+    """All that the ingress port knows before it knows an event."""
+
+    endpoints: Mapping[str, Endpoint]
+    """By path."""
+    limits: Limits
+    trusted_proxies: Networks
+
+
 class _Answer(msgspec.Struct, frozen=True, gc=False):
     """What is sent back, and what is recorded of it."""
 
@@ -86,22 +95,12 @@ class Ingress:
     """The ASGI application of the ingress port."""
 
     def __init__(
-        self,
-        endpoints: Mapping[str, Endpoint],
-        table: Table,
-        fan_out: FanOut,
-        recorder: Recorder,
-        limits: Limits,
-        trusted_proxies: Networks,
-        unmatched: Unmatched,
+        self, edge: Edge, table: Table, fan_out: FanOut, recorder: Recorder, unmatched: Unmatched
     ) -> None:
-        self._endpoints = endpoints
+        self._edge = edge
         self._table = table
-        self._kinds = table.kinds
         self._fan_out = fan_out
         self._recorder = recorder
-        self._limits = limits
-        self._trusted_proxies = trusted_proxies
         self._unmatched = unmatched
 
     async def __call__(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
@@ -109,7 +108,7 @@ class Ingress:
         loop = asyncio.get_running_loop()
         extensions = scope.get("extensions") or {}
         started: float = extensions.get(FIRST_BYTE) or loop.time()  # type: ignore[assignment]  # our own server's
-        endpoint = self._endpoints.get(scope["path"])
+        endpoint = self._edge.endpoints.get(scope["path"])
         source = endpoint.sender.name if endpoint is not None else ""
         answer = await self._answer(endpoint, scope, receive, started)
         now = loop.time()
@@ -134,20 +133,23 @@ class Ingress:
         self, endpoint: Endpoint | None, scope: HTTPScope, receive: Receive, started: float
     ) -> _Answer:
         try:
-            if endpoint is None:
-                raise Rejection(404, "unknown_path")
             return await self._serve(endpoint, scope, receive, started)
         except Rejection as rejection:
             return _rejected(rejection, endpoint)
         except _Disconnected:
             return _Answer(0, b"", "rejected", "client_disconnected")
+        except asyncio.CancelledError:
+            self._recorder.ended(Outcome("failed", 0, "cancelled", "", 0.0), started)
+            raise
         except Exception as error:  # noqa: BLE001 - a bug of ours: the sender retries, we are told
             self._recorder.failure("ingress", error)
             return _Answer(503, failure_body("internal"), "failed", "internal", _RETRY_AFTER)
 
     async def _serve(
-        self, endpoint: Endpoint, scope: HTTPScope, receive: Receive, started: float
+        self, endpoint: Endpoint | None, scope: HTTPScope, receive: Receive, started: float
     ) -> _Answer:
+        if endpoint is None:
+            raise Rejection(404, "unknown_path")
         if scope["method"] != "POST":
             raise Rejection(405, "not_post")
         self._check_address(endpoint, scope)
@@ -158,14 +160,14 @@ class Ingress:
             proof = endpoint.verifier.verify(headers, body, now)
         except SignatureError as error:
             raise Rejection(401, error.reason) from error
-        return await self._accept(endpoint, proof, body, now, started + self._limits.deadline)
+        return await self._accept(endpoint, proof, body, now, started + self._edge.limits.deadline)
 
     def _check_address(self, endpoint: Endpoint, scope: HTTPScope) -> None:
         if not endpoint.allow_from:
             return
         client = scope["client"]
         peer = client[0] if client else None
-        address = client_address(peer, scope["headers"], self._trusted_proxies)
+        address = client_address(peer, scope["headers"], self._edge.trusted_proxies)
         if address is None or address not in endpoint.allow_from:
             raise Rejection(401, "address_not_allowed")
 
@@ -173,7 +175,7 @@ class Ingress:
         self, headers: list[tuple[bytes, bytes]], receive: Receive, started: float
     ) -> bytes:
         """Read the raw body, bounded in bytes and in time."""
-        limits = self._limits
+        limits = self._edge.limits
         for name, value in headers:
             if name != b"content-length":
                 continue
@@ -221,7 +223,7 @@ class Ingress:
         settlements: tuple[Settlement, ...] = (),
         headers: tuple[tuple[bytes, bytes], ...] = (),
     ) -> _Answer:
-        body = event_body(name, (event.svix_id, event.type), settlements, self._kinds, reason)
+        body = event_body(name, (event.svix_id, event.type), settlements, self._table.kinds, reason)
         return _Answer(http_status, body, name, reason, headers, event, settlements)
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
-__all__ = ["Metrics", "render"]
+__all__ = ["Metrics", "render", "render_shared"]
 
 _BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 15)
 
@@ -70,9 +70,12 @@ class Metrics:
 
 
 def render(registry: CollectorRegistry) -> bytes:
-    """Give the text exposition format; over all workers where there are several."""
-    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
-        return generate_latest(registry)
-    shared = CollectorRegistry()
-    MultiProcessCollector(shared)  # type: ignore[no-untyped-call]  # the library has no types here
-    return generate_latest(shared)
+    """Give one process's metrics in the text exposition format."""
+    return generate_latest(registry)
+
+
+def render_shared(directory: Path) -> bytes:
+    """Give the metrics of all processes that keep theirs in `directory`, added up."""
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry, str(directory))  # type: ignore[no-untyped-call]  # untyped library
+    return generate_latest(registry)

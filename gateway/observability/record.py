@@ -89,6 +89,10 @@ class Recorder:
             fields["held_back"] = held_back
         self._log.warning("event", **fields)
 
+    def turned_away(self, http_status: int, reason: str, seconds: float, now: float) -> None:
+        """A request ended before the ingress saw it: it was no HTTP, too slow or too large."""
+        self.ended(Outcome("rejected", http_status, reason, "", seconds), now)
+
     def settled(self, settlement: Settlement) -> None:
         """One target of an event settled."""
         self._settlements(

@@ -1,0 +1,1 @@
+"""The processes and ports: ingress and admin servers, workers and their supervisor."""

@@ -1,0 +1,133 @@
+"""uvicorn's HTTP/1.1 protocol with what it lacks: a bound on the time and size of a request head.
+
+A connection that opens and says nothing, or drips its head, is cut off after `header_timeout`.
+Requests that are no HTTP get our JSON and are counted like any other. The time of a request's
+first byte is noted for the ingress, whose deadline counts from it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
+from uvicorn.server import ServerState
+
+from gateway.answer import rejection_body
+from gateway.ingress import FIRST_BYTE
+
+__all__ = ["RejectionListener", "bounded_protocol"]
+
+RejectionListener = Callable[[int, str, float], None]
+"""Called with the status, the reason and the seconds since the first byte."""
+
+MAX_HEAD = 32 * 1024
+"""Bytes of request line and headers together; Svix sends under 1 KiB."""
+
+
+def bounded_protocol(
+    header_timeout: float, on_rejection: RejectionListener
+) -> type[HttpToolsProtocol]:
+    """Make the protocol class that uvicorn is given; `header_timeout` in seconds."""
+
+    class BoundProtocol(_BoundedProtocol):
+        _header_timeout = header_timeout
+        _on_rejection = staticmethod(on_rejection)
+
+    return BoundProtocol
+
+
+class _BoundedProtocol(HttpToolsProtocol):
+    _header_timeout: float
+    _on_rejection: RejectionListener
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._first_byte = 0.0
+        self._head_size = 0
+        self._in_head = False
+        self._head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
+        super().connection_made(transport)
+        self._first_byte = self.loop.time()
+        self._head_timer = self.loop.call_later(self._header_timeout, self._head_expired)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._disarm()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if not self._in_head:
+            self._first_byte = self.loop.time()
+        super().data_received(data)
+        if not self._in_head:
+            return
+        # The head came in pieces: the ordinary request, which comes whole, pays nothing here.
+        self._head_size += len(data)
+        if self._head_size > MAX_HEAD:
+            self._turn_away(431, "head_too_large")
+        elif self._head_timer is None:
+            self._head_timer = self.loop.call_at(
+                self._first_byte + self._header_timeout, self._head_expired
+            )
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._in_head = True
+        self.scope["extensions"] = {FIRST_BYTE: self._first_byte}  # type: ignore[dict-item]  # ours
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        self._head_size = 0
+        if self._head_timer is not None:
+            self._disarm()
+        super().on_headers_complete()
+
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's words are not ours
+        self._turn_away(400, "malformed_http")
+
+    def _head_expired(self) -> None:
+        self._head_timer = None
+        if self.transport.is_closing():
+            return
+        if self._is_answering():
+            # A pipelined head waits behind a request that is still being answered.
+            self._first_byte = self.loop.time()
+            self._head_timer = self.loop.call_later(self._header_timeout, self._head_expired)
+        elif self._in_head:
+            self._turn_away(408, "head_too_slow")
+        else:
+            self.transport.close()
+
+    def _turn_away(self, status: int, reason: str) -> None:
+        """Answer outside of ASGI and close; where an answer is under way, only close."""
+        self._disarm()
+        self._in_head = False
+        self._on_rejection(status, reason, self.loop.time() - self._first_byte)
+        if not self._is_answering():
+            body = rejection_body(reason)
+            head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n"
+            self.transport.write(STATUS_LINE[status] + head % len(body) + b"\r\n" + body)
+        self.transport.close()
+
+    def _is_answering(self) -> bool:
+        cycle: RequestResponseCycle | None = self.cycle
+        return cycle is not None and not cycle.response_complete
+
+    def _disarm(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None

@@ -1,0 +1,69 @@
+"""The process tree of `gateway serve`: one process alone, or workers under a supervisor."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable
+
+import structlog
+
+from gateway.app import Blueprint
+from gateway.observability.health import ProcessHealth, readiness
+from gateway.observability.metrics import render
+from gateway.server.admin import AdminSource, admin_app
+from gateway.server.http import HttpServer, listen
+from gateway.server.process import ServingProcess, stop_event
+from gateway.server.supervisor import Supervisor
+
+__all__ = ["Started", "serve"]
+
+
+class _Alone(ServingProcess):
+    """The tree that is one process; it shows what a supervisor shows."""
+
+    def healths(self) -> list[ProcessHealth]:
+        return [self.gateway.health()]
+
+    def metrics(self) -> bytes:
+        return render(self.gateway.recorder.metrics.registry)
+
+
+Started = Callable[[int, int], None]
+"""Called once, with the ingress port and the admin port, when both accept."""
+
+
+async def serve(
+    blueprint: Blueprint,
+    workers: int = 1,
+    *,
+    stop: asyncio.Event | None = None,
+    started: Started | None = None,
+) -> None:
+    """Serve until `stop` is set, or SIGTERM or SIGINT comes; then drain.
+
+    Raises `ListenError`, and `BrokerOptionsError` for broker options that cannot work.
+    """
+    config = blueprint.config
+    ingress = listen("server", config.server.host, config.server.port)
+    admin_socket = listen("admin", config.admin.host, config.admin.port)
+    tree = _Alone(blueprint, ingress) if workers == 1 else Supervisor(blueprint, ingress, workers)
+    source = AdminSource(
+        readiness=lambda: readiness(tree.healths()),
+        metrics=tree.metrics,
+        token=config.admin.token.get_secret_value(),
+        metrics_public=config.admin.metrics_public,
+    )
+    admin = HttpServer(admin_app(source), admin_socket)
+    stop = stop or stop_event(signal.SIGTERM, signal.SIGINT)
+    await admin.start()
+    try:
+        await tree.start()
+        port = ingress.getsockname()[1]
+        structlog.get_logger().info("listening", port=port, admin_port=admin.port, workers=workers)
+        if started is not None:
+            started(port, admin.port)
+        await stop.wait()
+    finally:
+        await tree.stop()
+        await admin.stop(1)

@@ -1,0 +1,156 @@
+"""Several workers on one port: started, watched, restarted, drained.
+
+The supervisor serves no webhook. It holds the listening socket, which the workers share, the
+admin port, and one channel to each worker, on which the worker reports its health as JSON lines.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+import structlog
+from prometheus_client import multiprocess
+
+from gateway.app import Blueprint
+from gateway.observability.health import ProcessHealth
+from gateway.observability.metrics import render_shared
+
+__all__ = ["Orders", "Supervisor"]
+
+_GRACE = 5.0
+"""Seconds beyond `server.shutdown` before a worker is killed."""
+_RESTART_DELAYS = (0.1, 1.0, 5.0, 15.0)
+_STEADY = 60.0
+"""Seconds that a worker must have run for its next restart to be prompt again."""
+_MAX_LINE = 1024 * 1024
+
+
+class Orders(msgspec.Struct, frozen=True):
+    """What a worker is told when it starts."""
+
+    config_name: str
+    config_text: str
+    listen_fd: int
+
+
+class _Worker:
+    """One worker process, over its restarts."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.process: asyncio.subprocess.Process | None = None
+        self.health: ProcessHealth | None = None
+        self.restarts = 0
+
+
+class Supervisor:
+    """Keeps `count` workers running on one socket."""
+
+    def __init__(self, blueprint: Blueprint, bound: socket.socket, count: int) -> None:
+        self._orders = Orders(
+            config_name=str(blueprint.loaded.path),
+            config_text=blueprint.loaded.text,
+            listen_fd=bound.fileno(),
+        )
+        self._shutdown = blueprint.config.server.shutdown
+        self._socket = bound
+        self._workers = [_Worker(number) for number in range(count)]
+        self._tasks: list[asyncio.Task[None]] = []
+        self._stopping = False
+        self._reported = asyncio.Event()
+        self._metrics_dir = Path(tempfile.mkdtemp(prefix="gateway-metrics-"))
+        self._log = structlog.get_logger()
+
+    def healths(self) -> list[ProcessHealth]:
+        """Give what the living workers last reported."""
+        found = [worker.health for worker in self._workers if worker.health is not None]
+        if not self._stopping:
+            return found
+        return [msgspec.structs.replace(health, phase="draining") for health in found]
+
+    def metrics(self) -> bytes:
+        """Give the metrics of all workers, dead ones' counts included, added up."""
+        return render_shared(self._metrics_dir)
+
+    async def start(self) -> None:
+        """Start the workers and wait until the first one serves."""
+        self._tasks = [asyncio.create_task(self._keep(worker)) for worker in self._workers]
+        await self._reported.wait()
+
+    async def stop(self) -> None:
+        """Drain all workers; kill what is left after the grace period."""
+        self._stopping = True
+        for worker in self._workers:
+            _signal(worker, signal.SIGTERM)
+        _, late = await asyncio.wait(self._tasks, timeout=self._shutdown + _GRACE)
+        if late:
+            for worker in self._workers:
+                _signal(worker, signal.SIGKILL)
+            await asyncio.wait(late)
+        self._socket.close()
+        shutil.rmtree(self._metrics_dir, ignore_errors=True)
+
+    async def _keep(self, worker: _Worker) -> None:
+        loop = asyncio.get_running_loop()
+        while not self._stopping:
+            began = loop.time()
+            code = await self._run(worker)
+            if self._stopping:
+                return
+            worker.restarts = 0 if loop.time() - began > _STEADY else worker.restarts + 1
+            delay = _RESTART_DELAYS[min(worker.restarts, len(_RESTART_DELAYS)) - 1]
+            self._log.error("worker ended", worker=worker.number, exit_code=code, restart_in=delay)
+            await asyncio.sleep(delay)
+
+    async def _run(self, worker: _Worker) -> int:
+        """Run the worker once, to its end, and give its exit code."""
+        ours, theirs = socket.socketpair()
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "gateway.server.worker", str(theirs.fileno())),
+            pass_fds=(theirs.fileno(), self._orders.listen_fd),
+            env={**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(self._metrics_dir)},
+            stdin=asyncio.subprocess.DEVNULL,
+        )
+        theirs.close()
+        worker.process = process
+        if self._stopping:
+            _signal(worker, signal.SIGTERM)
+        try:
+            await self._listen(worker, ours)
+        finally:
+            worker.health = None
+            code = await process.wait()
+            worker.process = None
+            multiprocess.mark_process_dead(process.pid, str(self._metrics_dir))  # type: ignore[no-untyped-call]  # untyped library
+        return code
+
+    async def _listen(self, worker: _Worker, channel: socket.socket) -> None:
+        """Give the worker its orders, then read its reports until it is gone."""
+        reader, writer = await asyncio.open_unix_connection(sock=channel, limit=_MAX_LINE)
+        try:
+            writer.write(msgspec.json.encode(self._orders) + b"\n")
+            await writer.drain()
+            while line := await reader.readline():
+                worker.health = msgspec.json.decode(line, type=ProcessHealth)
+                self._reported.set()
+        except (OSError, ValueError, msgspec.DecodeError) as error:
+            self._log.error("worker channel", worker=worker.number, error=type(error).__name__)
+        finally:
+            writer.close()
+            with suppress(OSError):
+                await writer.wait_closed()
+
+
+def _signal(worker: _Worker, number: signal.Signals) -> None:
+    if worker.process is not None:
+        with suppress(ProcessLookupError):
+            worker.process.send_signal(number)
