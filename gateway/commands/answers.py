@@ -55,6 +55,8 @@ def answer_line(event_type: str, answer: Answer) -> str:
     targets = body.get("targets")
     if isinstance(targets, list) and targets:
         line += " -> " + ", ".join(_target(t) for t in targets if isinstance(t, dict))
+    if left_out := body.get("targets_left_out"):
+        line += f" and {plain(left_out)} more"
     why = body.get("error") or body.get("reason")
     return f"{line}: {plain(why)}" if why else line
 

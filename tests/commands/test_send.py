@@ -486,6 +486,10 @@ def test_a_reader_that_goes_away_ends_the_command_quietly(site: Site) -> None:
         ({"status": "unmatched", "targets": []}, "200 unmatched user.created msg_1"),
         ({"status": "stored"}, "200 stored user.created msg_1"),
         ({"status": "\x1b[2J", "targets": 3, "error": "\n\x07"}, "200 [2J user.created msg_1: "),
+        (
+            {"status": "delivered", "targets": [{"topic": "clerk.a"}], "targets_left_out": 40},
+            "200 delivered user.created msg_1 -> clerk.a and 40 more",
+        ),
         ({"targets": [3, None, {}]}, "200 - user.created msg_1 -> -"),
     ],
 )
