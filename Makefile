@@ -1,0 +1,89 @@
+# Two commands do on a fresh machine: `make run` and `make test`. Everything they need from the
+# package registries goes into .venv/, pinned and hashed by the requirements*.lock files.
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+
+# The first Python that is new enough and whole; a pyenv shim may exist and yet not run.
+ifndef PYTHON
+PYTHON := $(shell for p in python3.13 python3.12 python3.11 python3; do \
+	if $$p -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; \
+	then echo $$p; break; fi; done)
+endif
+# The lowest supported version: the backports it needs then stand in the locks for all.
+LOCK_PYTHON ?= python3.11
+ARGS ?=
+UPGRADE ?=
+
+BIN := .venv/bin
+LOCK_TOOLS := .cache/lock-tools
+PIP_COMPILE = CUSTOM_COMPILE_COMMAND='make lock' $(LOCK_TOOLS)/bin/pip-compile --quiet \
+	--generate-hashes --allow-unsafe --strip-extras --no-emit-index-url --no-emit-find-links \
+	--no-emit-trusted-host --no-emit-options $(UPGRADE)
+
+.PHONY: help
+help: ## Print this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@echo
+	@echo "  ARGS='…' is passed on: make test ARGS='-k kafka', make run ARGS='--config my.yaml'"
+
+.PHONY: run
+run: venv-run ## Run the whole thing here, with an embedded NATS server: no config needed
+	@$(BIN)/gateway dev $(ARGS)
+
+.PHONY: test
+test: venv-test ## Run every test, against real brokers (needs Java 17 and Maven for Kafka)
+	@$(BIN)/python -m pytest $(ARGS)
+
+.PHONY: coverage
+coverage: venv-test ## Run the tests of the pure core; fail below 100 % of its branches
+	@$(BIN)/coverage run -m pytest tests/core
+	@$(BIN)/coverage report
+
+.PHONY: lint
+lint: venv-test ## Check style, types, the Dockerfile and the example config
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+	@$(BIN)/hadolint Dockerfile
+	@CLERK_WEBHOOK_SIGNING_SECRET=whsec_$$(printf example | base64) \
+		$(BIN)/gateway check --config config.example.yaml
+
+.PHONY: format
+format: venv-test ## Format the code and mend what can be mended by itself
+	@$(BIN)/ruff check --fix
+	@$(BIN)/ruff format
+
+.PHONY: bench
+bench: venv-test ## Measure: bench/run.py
+	@$(BIN)/python bench/run.py $(ARGS)
+
+.PHONY: lock
+lock: ## Remake the lock files; UPGRADE=--upgrade takes newer versions too
+	@command -v $(LOCK_PYTHON) >/dev/null || { echo "make lock needs $(LOCK_PYTHON)" >&2; exit 1; }
+	@$(LOCK_PYTHON) -m venv $(LOCK_TOOLS)
+	@$(LOCK_TOOLS)/bin/pip install --quiet --disable-pip-version-check 'pip-tools>=7.6,<8'
+	@$(PIP_COMPILE) --only-build-deps --build-deps-for wheel --build-deps-for editable \
+		-o requirements-build.lock pyproject.toml
+	@$(PIP_COMPILE) -c requirements-build.lock -o requirements.lock pyproject.toml
+	@$(PIP_COMPILE) -c requirements-build.lock -c requirements.lock --extra dev \
+		-o requirements-dev.lock pyproject.toml
+	@$(LOCK_PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))[ \
+		"dependency-groups"]["test"], sep="\n")' | \
+		$(PIP_COMPILE) -c requirements-build.lock -c requirements-dev.lock --extra dev \
+		-o requirements-test.lock pyproject.toml -
+
+.PHONY: clean
+clean: ## Remove .venv, the caches, and the embedded broker's data
+	@rm -rf .venv .cache .gateway .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
+	@find gateway tests tools bench -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.PHONY: venv-run venv-test
+venv-run venv-test: venv-%: have-python
+	@$(PYTHON) tools/install.py $*
+
+.PHONY: have-python
+have-python:
+	@test -n '$(PYTHON)' || { echo "Python 3.11 or newer, with venv and pip, is needed and was not" \
+		"found. Debian, Ubuntu: apt-get install python3 python3-venv. macOS: brew install" \
+		"python@3.13. Elsewhere: make PYTHON=/path/to/python3" >&2; exit 1; }
