@@ -8,9 +8,12 @@ WORKDIR /src
 
 # The locks come first: the layer of the dependencies outlives a change of the code.
 COPY requirements.lock requirements-build.lock ./
+# Only nkeys has to be built, by what requirements-build.lock pins.
 RUN pip install --only-binary=:all: --require-hashes -r requirements-build.lock \
+    && pip wheel --only-binary=:all: --no-binary=nkeys --no-build-isolation --require-hashes \
+        --wheel-dir wheels -r requirements.lock \
     && python -m venv --without-pip /opt/gateway \
-    && pip --python /opt/gateway install --only-binary=:all: --require-hashes -r requirements.lock
+    && pip --python /opt/gateway install --no-deps --no-index wheels/*.whl
 
 COPY LICENSE README.md pyproject.toml ./
 COPY gateway gateway

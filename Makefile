@@ -20,6 +20,9 @@ LOCK_TOOLS := .cache/lock-tools
 PIP_COMPILE = CUSTOM_COMPILE_COMMAND='make lock' $(LOCK_TOOLS)/bin/pip-compile --quiet \
 	--generate-hashes --allow-unsafe --strip-extras --no-emit-index-url --no-emit-find-links \
 	--no-emit-trusted-host --no-emit-options $(UPGRADE)
+# pip-compile knows no dependency groups: they go in by its standard input.
+GROUP = $(LOCK_PYTHON) -c 'import tomllib; project = tomllib.load(open("pyproject.toml", "rb")); \
+	print(*project["dependency-groups"]["$(1)"], sep="\n")'
 
 .PHONY: help
 help: ## Print this list
@@ -63,13 +66,11 @@ lock: ## Remake the lock files; UPGRADE=--upgrade takes newer versions too
 	@command -v $(LOCK_PYTHON) >/dev/null || { echo "make lock needs $(LOCK_PYTHON)" >&2; exit 1; }
 	@$(LOCK_PYTHON) -m venv $(LOCK_TOOLS)
 	@$(LOCK_TOOLS)/bin/pip install --quiet --disable-pip-version-check 'pip-tools>=7.6,<8'
-	@$(PIP_COMPILE) --only-build-deps --build-deps-for wheel --build-deps-for editable \
-		-o requirements-build.lock pyproject.toml
+	@$(call GROUP,build) | $(PIP_COMPILE) -o requirements-build.lock -
 	@$(PIP_COMPILE) -c requirements-build.lock -o requirements.lock pyproject.toml
 	@$(PIP_COMPILE) -c requirements-build.lock -c requirements.lock --extra dev \
 		-o requirements-dev.lock pyproject.toml
-	@$(LOCK_PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))[ \
-		"dependency-groups"]["test"], sep="\n")' | \
+	@$(call GROUP,test) | \
 		$(PIP_COMPILE) -c requirements-build.lock -c requirements-dev.lock --extra dev \
 		-o requirements-test.lock pyproject.toml -
 

@@ -90,9 +90,12 @@ def _make(have: dict[str, str], want: dict[str, str]) -> None:
     _say(f"Preparing .venv from {LEVELS[level]} ...")
     if not keep:
         _create()
+        _pip("install", "--require-hashes", "-r", str(BUILD_LOCK))
+    # Without isolation, what is built is built by what the lock pins and by nothing else.
     if not keep or _rank(have) < _rank(want):
-        _pip("install", "--require-hashes", "-r", str(BUILD_LOCK), "-r", str(ROOT / LEVELS[level]))
-    _pip("install", "--no-deps", "--no-build-isolation", "--editable", str(ROOT))
+        lock = str(ROOT / LEVELS[level])
+        _pip("install", "--no-build-isolation", "--require-hashes", "-r", lock)
+    _pip("install", "--no-build-isolation", "--no-deps", "--editable", str(ROOT))
     _pip("check")
     _write({**want, "level": level})
     _say(f"Ready in {time.monotonic() - started:.0f} s.")

@@ -31,7 +31,7 @@ def direct() -> set[str]:
         *project["dependencies"],
         *project["optional-dependencies"]["dev"],
         *PROJECT["dependency-groups"]["test"],
-        *PROJECT["build-system"]["requires"],
+        *PROJECT["dependency-groups"]["build"],
     ]
     return {normalized(requirement) for requirement in named}
 
@@ -77,6 +77,11 @@ def test_lock_has_no_address_and_a_hash_for_every_pin(lock: Path) -> None:
     assert pinned
     assert [part for part in pinned if "--hash=sha256:" not in part] == []
     assert len(pinned) == len(PINNED.findall(text))
+
+
+def test_what_the_package_is_built_with_is_in_the_build_lock() -> None:
+    wanted = {normalized(requirement) for requirement in PROJECT["build-system"]["requires"]}
+    assert wanted <= set(pins("requirements-build.lock"))
 
 
 def test_every_direct_dependency_is_pinned() -> None:
