@@ -1,0 +1,66 @@
+"""Create the topics that the config asks for when they are missing."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from aiokafka.protocol.admin import CreateTopicsRequest
+
+from gateway.brokers.base import Need
+from gateway.brokers.kafka.connection import Cluster
+from gateway.brokers.kafka.errors import CLIENT_ERRORS, connection_problem, name_of
+
+if TYPE_CHECKING:
+    from gateway.config.models import TopicsConfig
+
+log = logging.getLogger("gateway.brokers")
+
+_WITHIN = 10.0
+_DESCRIBE_WITHIN = 5.0
+_UNKNOWN_TOPIC = 3
+_EXISTS = 36
+_INVALID_REPLICATION_FACTOR = 38
+
+
+async def create_topics(
+    cluster: Cluster, topics: TopicsConfig, needs: Iterable[Need]
+) -> dict[str, str]:
+    """Create the literal topics among `needs` that do not exist.
+
+    Returns why each topic that could not be created could not, and logs it; the gateway goes on
+    without, because an operator may still create the topic.
+    """
+    names = sorted({need.destination for need in needs if not need.templated})
+    broker = cluster.options.broker
+    if not names:
+        return {}
+    try:
+        views = await cluster.describe(names, _DESCRIBE_WITHIN)
+        missing = [view.name for view in views if view.error == _UNKNOWN_TOPIC]
+        problems = await _create(cluster, topics, missing) if missing else {}
+    except CLIENT_ERRORS as error:
+        problems = dict.fromkeys(names, connection_problem(broker, error))
+    for name, problem in problems.items():
+        log.warning("kafka broker %s: could not create topic %s: %s", broker, name, problem)
+    return problems
+
+
+async def _create(cluster: Cluster, topics: TopicsConfig, missing: list[str]) -> dict[str, str]:
+    wanted: list[Any] = [
+        (name, topics.partitions, topics.replication_factor, [], []) for name in missing
+    ]
+    request = CreateTopicsRequest(wanted, timeout=int(_WITHIN * 1000), validate_only=False)
+    answer = await cluster.ask_controller(request, _WITHIN)
+    problems = {}
+    for topic, code, *_ in answer.topic_errors:
+        if code in {0, _EXISTS}:
+            continue
+        problems[topic] = name_of(code)
+        if code == _INVALID_REPLICATION_FACTOR:
+            problems[topic] += (
+                f": the cluster has too few nodes for {topics.replication_factor} replicas;"
+                f" lower brokers.{cluster.options.broker}.topics.replication_factor"
+            )
+    return problems
