@@ -7,6 +7,7 @@ nowhere else, and what is published is the body, not what was parsed.
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -24,8 +25,8 @@ MAX_TYPE = 256
 
 _MILLISECONDS_FROM = 100_000_000_000
 """A number this large is milliseconds: as seconds it would be the year 5138."""
-_LAST_SECOND = 253_402_300_800
-"""The end of the year 9999, where RFC 3339 ends."""
+_LAST_MILLISECOND = 253_402_300_799_000
+"""The last second of the year 9999, where RFC 3339 ends."""
 
 
 class EventError(GatewayError):
@@ -94,16 +95,22 @@ def event_time(document: dict[str, Any]) -> str | None:
     for value in (document.get("timestamp"), fields.get("updated_at"), fields.get("created_at")):
         if type(value) is not int and type(value) is not float:
             continue
-        seconds = value / 1000 if abs(value) >= _MILLISECONDS_FROM else value
-        if 0 < seconds < _LAST_SECOND:
-            return rfc3339(seconds)
+        # Bounded before it is divided: JSON has integers that no float can hold.
+        if 0 < value <= _LAST_MILLISECOND:
+            return rfc3339(value / 1000 if value >= _MILLISECONDS_FROM else value)
     return None
 
 
 def rfc3339(seconds: float) -> str:
     """Format Unix seconds as RFC 3339 in UTC with milliseconds."""
-    moment = datetime.fromtimestamp(round(seconds, 3), UTC)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03d}Z"
+    whole, milliseconds = divmod(round(seconds * 1000), 1000)
+    return f"{_second(whole)}.{milliseconds:03d}Z"
+
+
+@lru_cache(maxsize=1024)
+def _second(seconds: int) -> str:
+    # Events of one second share this; formatting a date costs more than the rest of the parsing.
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def _subject(data: object) -> str | None:

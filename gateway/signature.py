@@ -4,10 +4,12 @@ The scheme is Standard Webhooks (https://www.standardwebhooks.com, section "Sign
 as Svix sends it: HMAC-SHA256 over `id.timestamp.body`, base64, in a list of `version,signature`.
 Pure: bytes and the time in, a `Proof` or a `SignatureError` out.
 
-This is stricter than the svix library on purpose, and never more lenient; a differential test
-holds it to that. Refused here and accepted there:
+This is stricter than the svix library on purpose; a differential test holds it to being never
+more lenient about a body that is text (the library cannot read another: here its bytes are
+proven, and then they are no JSON). Refused here and accepted there:
 
-1. a timestamp that is not plain digits (the library takes floats, spaces and underscores);
+1. a timestamp that is not plain digits (the library takes floats, spaces and underscores), or
+   that begins with a zero (there: signed without it);
 2. base64 with junk inside, and a list with a malformed entry (there: an escaping exception);
 3. the same header twice with different values (there: the last one wins);
 4. a message id with a dot. `id.timestamp.body` splits only one way if the id has none: with
@@ -41,7 +43,7 @@ _SLOTS = {
 _NAMES = ("svix-id", "svix-timestamp", "svix-signature")
 
 _ID = re.compile(rb"[!-\-/-~]{1,256}").fullmatch  # visible ASCII but the dot
-_TIMESTAMP = re.compile(rb"[0-9]{1,12}").fullmatch
+_TIMESTAMP = re.compile(rb"[1-9][0-9]{0,11}").fullmatch
 _ENTRY = re.compile(rb"(v[0-9]{1,3}[a-z]{0,3}),([A-Za-z0-9+/=_-]{1,512})").fullmatch
 _V1 = re.compile(rb"[A-Za-z0-9+/]{43}=").fullmatch  # base64 of 32 bytes
 
