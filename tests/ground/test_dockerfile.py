@@ -41,7 +41,7 @@ def test_copied_files_exist_and_pass_the_ignore_file() -> None:
 
 def test_only_locked_packages_are_installed() -> None:
     fetching = re.findall(r"pip (?:--python \S+ )?(?:install|wheel) ([^&\n]*)", DOCKERFILE)
-    assert len(fetching) == 4
+    assert len(fetching) == 5
     for options in fetching:
         assert "--require-hashes" in options or "--no-deps" in options
     assert "-r requirements.lock" in DOCKERFILE
