@@ -1,0 +1,109 @@
+"""A Kafka that asks who you are: SASL over TLS, client certificates, and an authorizer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from aiokafka.client import AIOKafkaClient
+from aiokafka.errors import for_code
+from aiokafka.protocol.admin import CreateAclsRequest
+
+from tests.servers.certificates import Certificates, make_certificates
+from tests.servers.kafka.server import KafkaServer
+
+# https://github.com/apache/kafka/tree/4.1.1/clients/src/main/java/org/apache/kafka/common
+# acl/AclOperation, acl/AclPermissionType, resource/ResourceType, resource/PatternType
+_OPERATIONS = {"WRITE": 4, "DESCRIBE": 8}
+_ALLOW = 3
+_TOPIC = 2
+_LITERAL = 3
+_JAAS = "org.apache.kafka.common.security"
+
+
+@dataclass(frozen=True)
+class SecureKafka:
+    """A server and what clients need to get in."""
+
+    server: KafkaServer
+    certificates: Certificates
+    username: str
+    """May do everything; for SCRAM-SHA-512 and PLAIN."""
+    password: str
+    restricted_username: str
+    """Logs in with the same password, and may do nothing until `allow` lets it."""
+
+    @property
+    def sasl(self) -> str:
+        """Address that takes SCRAM-SHA-512 and PLAIN over TLS."""
+        return self.server.address("SASL")
+
+    @property
+    def mtls(self) -> str:
+        """Address that takes a client certificate; `CN=client` may do everything."""
+        return self.server.address("MTLS")
+
+    @property
+    def bootstrap(self) -> str:
+        """Plaintext address, for tests to read back what was stored: may do everything."""
+        return self.server.bootstrap
+
+    async def allow(self, operation: str, topic: str) -> None:
+        """Let the restricted user do one thing (`WRITE`, `DESCRIBE`) with one topic."""
+        client = AIOKafkaClient(bootstrap_servers=self.bootstrap)
+        await client.bootstrap()
+        try:
+            request = CreateAclsRequest(
+                resource_type=_TOPIC,
+                resource_name=topic,
+                resource_pattern_type_filter=_LITERAL,
+                principal=f"User:{self.restricted_username}",
+                host="*",
+                operation=_OPERATIONS[operation],
+                permission_type=_ALLOW,
+            )
+            answer = await client.send(client.get_random_node(), request)
+        finally:
+            await client.close()
+        for code, message in answer.creation_responses:
+            if code:
+                raise for_code(code)(message)
+
+
+def secure_kafka(directory: Path) -> SecureKafka:
+    """Prepare a secured Kafka; `.server.start()` starts it."""
+    certificates = make_certificates(directory / "certificates")
+    username, restricted, password = "writer", "restricted", "correct-horse"
+    plain = " ".join(f'user_{name}="{password}"' for name in (username, restricted))
+    server = KafkaServer(
+        directory,
+        listeners={"SASL": "SASL_SSL", "MTLS": "SSL"},
+        scram=dict.fromkeys((username, restricted), password),
+        properties={
+            **_tls(directory, certificates),
+            "listener.name.mtls.ssl.client.auth": "required",
+            "sasl.enabled.mechanisms": "SCRAM-SHA-512,PLAIN",
+            "listener.name.sasl.scram-sha-512.sasl.jaas.config": (
+                f"{_JAAS}.scram.ScramLoginModule required;"
+            ),
+            "listener.name.sasl.plain.sasl.jaas.config": (
+                f"{_JAAS}.plain.PlainLoginModule required {plain};"
+            ),
+            "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+            # The plaintext listener is the tests' own way in, and the node's to itself.
+            "super.users": f"User:ANONYMOUS;User:{username};User:CN=client",
+        },
+    )
+    return SecureKafka(server, certificates, username, password, restricted)
+
+
+def _tls(directory: Path, certificates: Certificates) -> dict[str, str]:
+    """Kafka wants the key and its certificate chain in one PEM file."""
+    keystore = directory / "certificates" / "keystore.pem"
+    keystore.write_bytes(certificates.server_key.read_bytes() + certificates.server.read_bytes())
+    return {
+        "ssl.keystore.type": "PEM",
+        "ssl.keystore.location": str(keystore),
+        "ssl.truststore.type": "PEM",
+        "ssl.truststore.location": str(certificates.ca),
+    }
