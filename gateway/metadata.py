@@ -109,9 +109,9 @@ def _attributes(
 ) -> list[tuple[str, str]]:
     pairs = [
         (prefix + "specversion", "1.0"),
-        (prefix + "id", metadata.id),
+        (prefix + "id", encode(metadata.id)),
         (prefix + "type", encode(metadata.type or _NO_TYPE)),
-        (prefix + "source", metadata.source),
+        (prefix + "source", encode(metadata.source)),
     ]
     if metadata.time is not None:
         pairs.append((prefix + "time", metadata.time))

@@ -149,7 +149,19 @@ def test_an_expression_that_fails_gives_a_clerk_event_no_type() -> None:
 
 MS, S = 1_654_012_591_514, 1_654_012_591
 AT_MS, AT_S = "2022-05-31T15:56:31.514Z", "2022-05-31T15:56:31.000Z"
-NOT_A_TIME = [None, True, False, "1654012591514", "2022-05-31T15:56:31Z", [], {}, [MS], 0, -1, -MS]
+NOT_A_TIME: list[Any] = [
+    None,
+    True,
+    False,
+    "1654012591514",
+    "2022-05-31T15:56:31Z",
+    [],
+    {},
+    [MS],
+    0,
+    -1,
+    -MS,
+]
 NOT_A_TIME += [10**17, 10**300, -(10**300), 1e300, -1e300, 0.0, -0.5, 253_402_300_800_000]
 
 
@@ -273,9 +285,10 @@ def test_arbitrary_bytes_are_an_event_or_an_event_error(body: bytes) -> None:
     try:
         event = read(body)
     except EventError as error:
-        assert error.reason in {"not_json", "not_an_object", "no_type", "type_too_long"}
+        verdict = error.reason
     else:
-        assert event.body == body
+        verdict = "event" if event.body == body else "changed"
+    assert verdict in {"event", "not_json", "not_an_object", "no_type", "type_too_long"}
 
 
 json_values = st.recursive(

@@ -1,0 +1,78 @@
+"""Whether the gateway should get traffic."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import pytest
+
+from gateway.brokers.base import State
+from gateway.observability.health import ProcessHealth, readiness
+
+UP, CONNECTING, DOWN = State.UP, State.CONNECTING, State.DOWN
+ROUTES = {"users": ("events",), "orgs": ("bus",), "all": ("bus", "events")}
+
+
+def process(
+    events: State = UP,
+    bus: State = UP,
+    phase: Literal["loading", "ready", "draining"] = "ready",
+    routes: dict[str, tuple[str, ...]] = ROUTES,
+) -> ProcessHealth:
+    return ProcessHealth(phase, {"events": events, "bus": bus}, routes)
+
+
+BOTH: dict[str, tuple[str, ...]] = {"all": ("bus", "events")}
+
+
+@pytest.mark.parametrize(
+    ("processes", "status", "word", "broken"),
+    [
+        pytest.param([process()], 200, "ready", None, id="up"),
+        pytest.param([process(), process()], 200, "ready", None, id="two-up"),
+        pytest.param([process(bus=DOWN)], 200, "degraded", ["bus"], id="one-down"),
+        pytest.param([process(bus=CONNECTING)], 200, "degraded", ["bus"], id="one-connecting"),
+        pytest.param([process(), process(bus=DOWN)], 200, "degraded", ["bus"], id="in-one-worker"),
+        pytest.param([process(DOWN, DOWN)], 503, "undeliverable", ["bus", "events"], id="all-down"),
+        pytest.param(
+            [process(CONNECTING, CONNECTING)],
+            503,
+            "undeliverable",
+            ["bus", "events"],
+            id="starting",
+        ),
+        pytest.param(
+            [process(bus=DOWN, routes=BOTH)],
+            503,
+            "undeliverable",
+            ["bus"],
+            id="every-route-needs-it",
+        ),
+        pytest.param([process(routes={})], 200, "ready", None, id="no-routes"),
+        pytest.param([process(DOWN, routes={})], 200, "degraded", ["events"], id="no-routes-down"),
+        pytest.param([process(phase="loading")], 503, "loading", None, id="loading"),
+        pytest.param([process(phase="draining")], 503, "draining", None, id="draining"),
+        pytest.param(
+            [process(), process(phase="draining")], 503, "draining", None, id="one-drains"
+        ),
+        pytest.param([process(), process(phase="loading")], 200, "ready", None, id="one-loads"),
+        pytest.param(
+            [process(DOWN, DOWN), process(phase="loading")],
+            503,
+            "undeliverable",
+            ["bus", "events"],
+            id="the-ready-one-is-down",
+        ),
+        pytest.param([], 503, "loading", None, id="nobody"),
+    ],
+)
+def test_readiness(
+    processes: list[ProcessHealth], status: int, word: str, broken: list[str] | None
+) -> None:
+    answered, body = readiness(processes)
+    assert (answered, body["status"], body.get("broken")) == (status, word, broken)
+
+
+def test_each_broker_is_shown_at_its_worst() -> None:
+    seen: Any = readiness([process(DOWN, UP), process(UP, CONNECTING), process(CONNECTING, UP)])[1]
+    assert seen["brokers"] == {"events": "down", "bus": "connecting"}
