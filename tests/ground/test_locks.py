@@ -49,14 +49,17 @@ def pins(lock: str) -> dict[str, str]:
 
 def spdx_names(expression: str) -> set[str]:
     """Give the licences of an SPDX expression, or of what older packages write in its place."""
-    return set(re.split(r" (?:AND|OR) ", expression.removesuffix(" License")))
+    return {name.removesuffix(" License") for name in re.split(r" (?:AND|OR) ", expression)}
 
 
 def declared_licence(package: str) -> str:
     """Give the licence that the installed package declares of itself."""
     about = metadata(package)
-    field = "License-Expression" if "License-Expression" in about else "License"
-    return about[field]
+    for field in ("License-Expression", "License"):
+        if field in about:
+            return about[field]
+    classifiers = about.get_all("Classifier", [])
+    return " OR ".join(line.split(" :: ")[-1] for line in classifiers if "License ::" in line)
 
 
 def test_every_direct_dependency_has_its_row_and_no_row_is_left_over() -> None:
