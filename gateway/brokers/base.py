@@ -6,7 +6,7 @@ config model; the contract suite in `tests/brokers/` decides whether it does.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -191,9 +191,10 @@ class Broker(Protocol):
         """
         ...
 
-    def tail(self, needs: Sequence[Need]) -> AsyncIterator[Arrival]:
-        """Yield what arrives at the destinations from now on, with a connection of its own.
+    async def tail(self, needs: Sequence[Need]) -> AsyncGenerator[Arrival, None]:
+        """Follow the destinations with a connection of its own; close the generator to end.
 
+        Returns once the subscriptions stand, so that nothing published afterwards is missed.
         Raises `Unavailable` when the broker cannot be reached.
         """
         ...

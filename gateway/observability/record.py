@@ -18,6 +18,7 @@ from prometheus_client import Counter, Histogram
 from gateway.brokers.base import Broker, State
 from gateway.delivery.fanout import Settlement
 from gateway.observability.limit import RateLimit
+from gateway.observability.logs import EventLog
 from gateway.observability.metrics import Metrics
 
 __all__ = ["Outcome", "Recorder"]
@@ -53,6 +54,7 @@ class Recorder:
         self.metrics = metrics
         self._sample = sample
         self._log = structlog.get_logger()
+        self._events_log = EventLog()
         self._limit = RateLimit()
         self._unmatched: set[str] = set()
 
@@ -77,7 +79,7 @@ class Recorder:
         if outcome.name in _WELL:
             self._seconds(outcome.source).observe(outcome.seconds)
             if self._sample >= 1 or random.random() < self._sample:  # noqa: S311 - a sample, no secret
-                self._log.info("event", **_fields(outcome))
+                self._events_log.write("info", _fields(outcome))
             return
         if outcome.name == "unmatched" and not self._is_new_type(outcome.type or ""):
             return
@@ -87,7 +89,7 @@ class Recorder:
         fields = _fields(outcome)
         if held_back:
             fields["held_back"] = held_back
-        self._log.warning("event", **fields)
+        self._events_log.write("warning", fields)
 
     def turned_away(self, http_status: int, reason: str, seconds: float, now: float) -> None:
         """A request ended before the ingress saw it: it was no HTTP, too slow or too large."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from uvicorn.config import Config
@@ -20,7 +21,7 @@ from uvicorn.protocols.http.httptools_impl import (
 from uvicorn.server import ServerState
 
 from gateway.answer import rejection_body
-from gateway.ingress import FIRST_BYTE
+from gateway.ingress import ANSWER, FIRST_BYTE
 
 __all__ = ["RejectionListener", "bounded_protocol"]
 
@@ -32,12 +33,13 @@ MAX_HEAD = 32 * 1024
 
 
 def bounded_protocol(
-    header_timeout: float, on_rejection: RejectionListener
+    header_timeout: float, body_timeout: float, on_rejection: RejectionListener
 ) -> type[HttpToolsProtocol]:
-    """Make the protocol class that uvicorn is given; `header_timeout` in seconds."""
+    """Make the protocol class that uvicorn is given; timeouts in seconds."""
 
     class BoundProtocol(_BoundedProtocol):
         _header_timeout = header_timeout
+        _body_timeout = body_timeout
         _on_rejection = staticmethod(on_rejection)
 
     return BoundProtocol
@@ -45,6 +47,7 @@ def bounded_protocol(
 
 class _BoundedProtocol(HttpToolsProtocol):
     _header_timeout: float
+    _body_timeout: float
     _on_rejection: RejectionListener
 
     def __init__(
@@ -58,7 +61,9 @@ class _BoundedProtocol(HttpToolsProtocol):
         self._first_byte = 0.0
         self._head_size = 0
         self._in_head = False
+        self._extensions: dict[Any, Any] = {}
         self._head_timer: asyncio.TimerHandle | None = None
+        self._body_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         super().connection_made(transport)
@@ -67,15 +72,24 @@ class _BoundedProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()
+        if self._body_timer is not None:
+            self._body_timer.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         if not self._in_head:
             self._first_byte = self.loop.time()
         super().data_received(data)
-        if not self._in_head:
+        # The ordinary request comes whole and pays nothing below.
+        if self._in_head:
+            self._bound_head(data)
             return
-        # The head came in pieces: the ordinary request, which comes whole, pays nothing here.
+        cycle: RequestResponseCycle | None = self.cycle
+        if cycle is not None and cycle.more_body and self._body_timer is None:
+            until = self._first_byte + self._body_timeout
+            self._body_timer = self.loop.call_at(until, self._body_expired, cycle)
+
+    def _bound_head(self, data: bytes) -> None:
         self._head_size += len(data)
         if self._head_size > MAX_HEAD:
             self._turn_away(431, "head_too_large")
@@ -87,7 +101,8 @@ class _BoundedProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._in_head = True
-        self.scope["extensions"] = {FIRST_BYTE: self._first_byte}  # type: ignore[dict-item]  # ours
+        self._extensions = {FIRST_BYTE: self._first_byte}
+        self.scope["extensions"] = self._extensions
 
     def on_headers_complete(self) -> None:
         self._in_head = False
@@ -95,6 +110,13 @@ class _BoundedProtocol(HttpToolsProtocol):
         if self._head_timer is not None:
             self._disarm()
         super().on_headers_complete()
+        self._extensions[ANSWER] = partial(self._answer, self.cycle)
+
+    def on_message_complete(self) -> None:
+        if self._body_timer is not None:
+            self._body_timer.cancel()
+            self._body_timer = None
+        super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's words are not ours
         self._turn_away(400, "malformed_http")
@@ -111,6 +133,39 @@ class _BoundedProtocol(HttpToolsProtocol):
             self._turn_away(408, "head_too_slow")
         else:
             self.transport.close()
+
+    def _body_expired(self, cycle: RequestResponseCycle) -> None:
+        """Wake the read of a late body: the ingress sees the time and answers 408."""
+        self._body_timer = None
+        cycle.message_event.set()
+
+    def _answer(
+        self,
+        cycle: RequestResponseCycle,
+        status: int,
+        headers: list[tuple[bytes, bytes]],
+        body: bytes,
+    ) -> bool:
+        """Write a whole answer; what `cycle.send` would do for its two messages, in one step."""
+        if self.flow.write_paused or cycle.response_started:
+            return False
+        if cycle.disconnected:
+            return True
+        if (b"connection", b"close") in headers:
+            cycle.keep_alive = False
+        elif not cycle.keep_alive:
+            headers.append((b"connection", b"close"))
+        cycle.response_started = cycle.response_complete = True
+        parts = [STATUS_LINE[status]]
+        for name, value in (*cycle.default_headers, *headers):
+            parts += (name, b": ", value, b"\r\n")
+        parts += (b"\r\n", b"" if cycle.scope["method"] == "HEAD" else body)
+        self.transport.write(b"".join(parts))
+        cycle.message_event.set()
+        if not cycle.keep_alive:
+            self.transport.close()
+        cycle.on_response()
+        return True
 
     def _turn_away(self, status: int, reason: str) -> None:
         """Answer outside of ASGI and close; where an answer is under way, only close."""

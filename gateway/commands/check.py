@@ -1,0 +1,90 @@
+"""`gateway check`: every fault of a config at once, and with `--connect` of its brokers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from pathlib import Path
+
+import click
+
+from gateway.app import Blueprint, draw, make_broker
+from gateway.brokers.base import BrokerOptionsError, Finding
+from gateway.config import load_config
+
+__all__ = ["check_command"]
+
+_TIMEOUT = 20.0
+"""Seconds for one broker, whatever it does."""
+
+
+@click.command("check")
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="The YAML file to check.",
+)
+@click.option(
+    "--connect", is_flag=True, help="Also reach the brokers, and look at topics and streams."
+)
+@click.pass_context
+def check_command(context: click.Context, config: Path, connect: bool) -> None:
+    """Print every fault as file:line:col, and what would be right.
+
+    Exit code 0: fine, though there may be warnings. 1: `--connect` found something wrong. 2: the
+    config is wrong. 3: a broker could not be reached.
+    """
+    loaded = load_config(config)
+    blueprint = draw(loaded)
+    for warning in loaded.warnings:
+        click.echo(str(warning))
+    code = asyncio.run(_connect(blueprint)) if connect else 0
+    if code == 0:
+        click.echo(f"{config}: {_summary(blueprint)}")
+    context.exit(code)
+
+
+def _summary(blueprint: Blueprint) -> str:
+    config = blueprint.config
+    parts = (
+        _count(len(config.sources), "source"),
+        _count(len(config.brokers), "broker"),
+        _count(len(config.routes), "route"),
+    )
+    warnings = len(blueprint.loaded.warnings)
+    return f"fine: {', '.join(parts)}" + (f"; {_count(warnings, 'warning')}" if warnings else "")
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+async def _connect(blueprint: Blueprint) -> int:
+    """Check all brokers at the same time and print what was found; give the exit code."""
+    names = list(blueprint.config.brokers)
+    found = await asyncio.gather(*(_findings(blueprint, name) for name in names))
+    for name, findings in zip(names, found, strict=True):
+        for finding in findings:
+            click.echo(f"{finding.severity:>11}  {name}: {finding.about}: {finding.message}")
+    return _exit_code(finding for findings in found for finding in findings)
+
+
+async def _findings(blueprint: Blueprint, name: str) -> list[Finding]:
+    needs = blueprint.needs().get(name, ())
+    config = blueprint.config.brokers[name]
+    try:
+        broker = make_broker(name, config, needs, lambda _name, _state: None)
+        async with asyncio.timeout(_TIMEOUT):
+            return await broker.check(needs)
+    except TimeoutError:
+        return [Finding("unreachable", name, f"gave no answer within {_TIMEOUT:g} s")]
+    except BrokerOptionsError as error:
+        return [Finding("error", error.setting, str(error))]
+
+
+def _exit_code(findings: Iterable[Finding]) -> int:
+    severities = {finding.severity for finding in findings}
+    if "unreachable" in severities:
+        return 3
+    return 1 if "error" in severities else 0

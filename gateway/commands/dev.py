@@ -1,0 +1,209 @@
+"""`gateway dev`: the whole thing on a laptop, with a real broker and no config."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import os
+import secrets
+import shlex
+import shutil
+import signal
+import sys
+import time
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+import uvloop
+from rich.console import Console
+
+from gateway.app import Blueprint, draw
+from gateway.brokers.base import Arrival, Need, Unavailable
+from gateway.clerk.samples import sample
+from gateway.commands.arrivals import arrival_line
+from gateway.commands.embedded import EmbeddedNats
+from gateway.commands.send import DEFAULT_URL, ENV_VARIABLE, SECRET_FILE
+from gateway.commands.standin import stand_in
+from gateway.commands.tail import follow
+from gateway.config import LoadedConfig, load_config, load_config_text
+from gateway.observability.logs import configure
+from gateway.server.http import ListenError, listen
+from gateway.server.process import stop_event
+from gateway.server.run import serve
+
+if TYPE_CHECKING:
+    from gateway.commands.posting import Poster
+
+__all__ = ["dev_command"]
+
+_FIRST_EVENTS = (
+    "user.created",
+    "organization.created",
+    "organizationMembership.created",
+    "session.created",
+    "user.updated",
+)
+_TRIES = 100
+_TRY_AGAIN = 0.1
+
+
+@click.command("dev")
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    help="Your own file; the embedded broker stands in for brokers without `servers`.",
+)
+@click.option(
+    "--port", type=click.IntRange(0, 65535), help="Port for webhooks, in place of the config's."
+)
+def dev_command(config: Path | None, port: int | None) -> None:
+    """Start a real nats-server, serve, and show every event that arrives.
+
+    No config is needed. Data and the signing secret are kept in .gateway/.
+    """
+    uvloop.run(_dev(config, port))
+
+
+async def _dev(path: Path | None, port: int | None) -> None:
+    stop = stop_event(signal.SIGTERM, signal.SIGINT)
+    loaded = _load(path)
+    needs = draw(loaded).needs()
+    config = loaded.config
+    for warning in loaded.warnings:
+        click.echo(str(warning), err=True)
+    ports = (config.server.port if port is None else port, _free(config.admin.port))
+    listen("server", "127.0.0.1", ports[0]).close()
+    configure("warning", "console")
+    nats = EmbeddedNats(SECRET_FILE.parent / "nats")
+    await nats.start()
+    try:
+        await _Session(draw(stand_in(loaded, nats.url, ports, needs)), nats).run(stop)
+    finally:
+        await nats.stop()
+
+
+class _Session:
+    """One run of the command: what is shown, and the tasks that show it."""
+
+    def __init__(self, blueprint: Blueprint, nats: EmbeddedNats) -> None:
+        self._blueprint = blueprint
+        self._nats = nats
+        self._console = Console(highlight=False, soft_wrap=True)
+        self._tasks: list[asyncio.Task[None]] = []
+        self._watching = [asyncio.Event() for _ in blueprint.needs()]
+        source = next(iter(blueprint.config.sources.values()))
+        self._path = source.path
+        self._secret = source.secrets[0].get_secret_value()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serve until `stop` is set."""
+        try:
+            await serve(self._blueprint, stop=stop, started=self._started)
+        finally:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            self._console.print("stopped", style="dim")
+
+    def _started(self, port: int, admin_port: int) -> None:
+        url = f"http://127.0.0.1:{port}{self._path}"
+        self._introduce(url, admin_port)
+        for (broker, needs), watching in zip(
+            self._blueprint.needs().items(), self._watching, strict=True
+        ):
+            self._tasks.append(asyncio.create_task(self._watch(broker, needs, watching)))
+        self._tasks.append(asyncio.create_task(self._send_first_events(url)))
+
+    def _introduce(self, url: str, admin_port: int) -> None:
+        streams = [
+            stream.name
+            for broker in self._blueprint.config.brokers.values()
+            if broker.kind == "nats"
+            for stream in broker.streams
+        ]
+        rows = (
+            ("webhooks", url),
+            ("broker", f"{self._nats.url} (a real nats-server; streams {', '.join(streams)})"),
+            ("health", f"http://127.0.0.1:{admin_port}/readyz and /metrics"),
+            ("secret", self._secret),
+            ("try", _send_line(url, self._secret)),
+            ("", _send_line(url, self._secret, "--forge")),
+        )
+        for name, text in rows:
+            self._console.print(f"[bold]{name:>9}[/]  {text}")
+        self._console.print("\nevents as they arrive in the broker; Ctrl-C ends", style="dim")
+
+    async def _watch(self, broker: str, needs: tuple[Need, ...], watching: asyncio.Event) -> None:
+        while True:
+            try:
+                await follow(broker, self._blueprint, needs, self._show, watching)
+            except Unavailable as error:
+                self._console.print(f"cannot watch: {error}", style="red")
+                watching.set()
+            await asyncio.sleep(2)
+
+    def _show(self, arrival: Arrival) -> None:
+        self._console.print(arrival_line(arrival))
+
+    async def _send_first_events(self, url: str) -> None:
+        """Send a few samples, so that something is seen at once; the broker may need a moment."""
+        # svix takes over half a second to import, by now the newcomer has something to read.
+        from gateway.commands.posting import Poster  # noqa: PLC0415
+
+        for watching in self._watching:
+            await watching.wait()
+        async with Poster(url, self._secret) as poster:
+            for event_type in _FIRST_EVENTS:
+                await _send_until_taken(poster, event_type)
+
+
+async def _send_until_taken(poster: Poster, event_type: str) -> None:
+    now_ms = int(time.time() * 1000)
+    for _ in range(_TRIES):
+        answer = await poster.post(sample(event_type, now_ms))
+        if answer.status == 200:
+            return
+        await asyncio.sleep(_TRY_AGAIN)
+
+
+def _load(path: Path | None) -> LoadedConfig:
+    env = dict(os.environ)
+    if not env.get(ENV_VARIABLE):
+        env[ENV_VARIABLE] = _own_secret()
+    if path is not None:
+        return load_config(path, env, allow_missing_servers=True)
+    text = resources.files("gateway.commands").joinpath("dev.yaml").read_text("utf-8")
+    return load_config_text(text, "dev.yaml", env, allow_missing_servers=True)
+
+
+def _own_secret() -> str:
+    """Give the secret of this directory, made at the first run and kept for `gateway send`."""
+    if SECRET_FILE.exists():
+        return SECRET_FILE.read_text("ascii").strip()
+    SECRET_FILE.parent.mkdir(exist_ok=True)
+    secret = "whsec_" + base64.b64encode(secrets.token_bytes(24)).decode()
+    with os.fdopen(os.open(SECRET_FILE, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(secret + "\n")
+    return secret
+
+
+def _free(port: int) -> int:
+    """Give the admin port, or 0 (any) where it is taken: nobody depends on it here."""
+    try:
+        listen("admin", "127.0.0.1", port).close()
+    except ListenError:
+        return 0
+    return port
+
+
+def _send_line(url: str, secret: str, *options: str) -> str:
+    """Give a line to paste into a second shell in the same directory."""
+    command = "gateway" if shutil.which("gateway") else os.path.relpath(sys.argv[0])
+    words = [command, "send", "user.created", *options]
+    if url != DEFAULT_URL:
+        words += ["--url", url]
+    line = shlex.join(words)
+    kept = SECRET_FILE.exists() and SECRET_FILE.read_text("ascii").strip() == secret
+    return line if kept or os.environ.get(ENV_VARIABLE) == secret else f"{line} --secret …"

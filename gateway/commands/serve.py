@@ -1,0 +1,36 @@
+"""`gateway serve`: production."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+import uvloop
+
+from gateway.commands.loading import load_blueprint
+from gateway.server.run import serve
+
+__all__ = ["serve_command"]
+
+
+@click.command("serve")
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="The YAML file with sources, brokers and routes.",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 64),
+    default=1,
+    show_default=True,
+    help="Processes that share the port; one per core that is to be used.",
+)
+def serve_command(config: Path, workers: int) -> None:
+    """Receive webhooks and publish them, until SIGTERM.
+
+    Faults in the config stop the start; a broker that is down does not: the gateway answers 503
+    and recovers by itself.
+    """
+    uvloop.run(serve(load_blueprint(config), workers))
