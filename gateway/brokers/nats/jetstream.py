@@ -1,0 +1,207 @@
+"""Questions to a server and their answers, and the few of JetStream's API that are needed.
+
+https://docs.nats.io/reference/reference-protocols/nats_api_reference
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from functools import partial
+from typing import Any, TypeVar
+
+import msgspec
+
+from gateway import GatewayError
+from gateway.brokers.nats.connection import Connection
+from gateway.brokers.nats.errors import ApiError, ConnectionLost
+from gateway.brokers.nats.protocol import NO_RESPONDERS, decode_head
+
+STREAM_NOT_FOUND = 10059
+
+_INBOX_BYTES = 16
+
+
+class PubAck(msgspec.Struct, frozen=True):
+    """The answer to a publish: where the record is, or an error."""
+
+    stream: str = ""
+    seq: int = 0
+    duplicate: bool = False
+    error: ApiError | None = None
+
+
+class StreamConfigView(msgspec.Struct, frozen=True):
+    """What matters here of a stream's configuration. -1 and 0 mean no limit."""
+
+    name: str
+    subjects: tuple[str, ...] = ()
+    storage: str = "file"
+    retention: str = "limits"
+    num_replicas: int = 1
+    max_msg_size: int = -1
+    no_ack: bool = False
+    sealed: bool = False
+
+
+class StreamInfo(msgspec.Struct, frozen=True):
+    """The answer to STREAM.INFO and STREAM.CREATE."""
+
+    config: StreamConfigView | None = None
+    error: ApiError | None = None
+
+
+class StreamNames(msgspec.Struct, frozen=True):
+    """The answer to STREAM.NAMES."""
+
+    streams: tuple[str, ...] | None = None
+    error: ApiError | None = None
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """The answer to a question of which only success matters."""
+
+    error: ApiError | None = None
+
+
+class ApiRefused(GatewayError):
+    """JetStream's API answered with an error."""
+
+    def __init__(self, error: ApiError) -> None:
+        self.error = error
+        super().__init__(f"JetStream refused: {error.description} ({error.err_code})")
+
+
+A = TypeVar("A", StreamInfo, StreamNames, Answer)
+
+
+def new_inbox() -> str:
+    """A subject prefix for answers that nobody else has; ends in a dot."""
+    return f"_INBOX.{secrets.token_urlsafe(_INBOX_BYTES)}."
+
+
+class Requests:
+    """Asks questions on one connection. Every wait is bounded by the caller's timeout, in seconds.
+
+    Methods raise `ConnectionLost`, also when no answer comes in time.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._prefix = new_inbox()
+        self._waiting: dict[bytes, tuple[str, asyncio.Future[bytes | None]]] = {}
+        self._count = 0
+        self._subscribed = False
+
+    def fail(self, problem: str) -> None:
+        """End every question: the connection is gone."""
+        for _, future in self._waiting.values():
+            if not future.done():
+                future.set_exception(ConnectionLost(problem))
+
+    def denied(self, subject: str) -> None:
+        """End the questions to a subject that may not be published to."""
+        problem = f"the login may not publish to {subject}; allow it on the server"
+        for asked, future in self._waiting.values():
+            if asked == subject and not future.done():
+                future.set_exception(ConnectionLost(problem))
+
+    async def settled(self, timeout: float) -> None:
+        """Wait until the server has handled all that was written before."""
+        token, future = self._expect("")
+        self._connection.ping(partial(self._end, token.encode(), None))
+        await self._answer(token, future, timeout)
+
+    async def ask(self, subject: str, body: Any, timeout: float) -> bytes | None:
+        """Ask `subject`; `body` becomes JSON, None an empty one. None: nobody answers there."""
+        token, future = self._expect(subject)
+        if not self._subscribed:
+            self._subscribed = True
+            self._connection.subscribe(f"{self._prefix}*", self._answered)
+        payload = b"" if body is None else msgspec.json.encode(body)
+        self._connection.publish(subject, self._prefix + token, b"", payload)
+        return await self._answer(token, future, timeout)
+
+    async def streams_of(self, subject: str, timeout: float) -> tuple[str, ...]:
+        """The names of the streams that take what `subject` (or pattern) takes.
+
+        Also raises `ApiRefused`.
+        """
+        found = await self._api("STREAM.NAMES", {"subject": subject}, StreamNames, timeout)
+        return found.streams or ()
+
+    async def stream(self, name: str, timeout: float) -> StreamConfigView | None:
+        """The configuration of a stream; None where there is none. Also raises `ApiRefused`."""
+        try:
+            info = await self._api(f"STREAM.INFO.{name}", None, StreamInfo, timeout)
+        except ApiRefused as refused:
+            if refused.error.err_code == STREAM_NOT_FOUND:
+                return None
+            raise
+        return info.config
+
+    async def create_stream(self, config: dict[str, Any], timeout: float) -> None:
+        """Create a stream; fine when it exists just so. Also raises `ApiRefused`."""
+        await self._api(f"STREAM.CREATE.{config['name']}", config, StreamInfo, timeout)
+
+    async def create_consumer(self, stream: str, config: dict[str, Any], timeout: float) -> None:
+        """Create an ephemeral consumer, named in `config`. Also raises `ApiRefused`."""
+        body = {"stream_name": stream, "config": config, "action": "create"}
+        await self._api(f"CONSUMER.CREATE.{stream}.{config['name']}", body, Answer, timeout)
+
+    async def delete_consumer(self, stream: str, name: str, timeout: float) -> None:
+        """Delete a consumer. Also raises `ApiRefused`."""
+        await self._api(f"CONSUMER.DELETE.{stream}.{name}", None, Answer, timeout)
+
+    async def jetstream_problem(self, timeout: float) -> str:
+        """Why JetStream cannot be used with this login; empty when it can."""
+        answer = await self.ask("$JS.API.INFO", None, timeout)
+        if answer is None:
+            return "JetStream is not enabled on the server"
+        error = _decode(answer, Answer).error
+        return "" if error is None else error.description
+
+    async def _api(self, name: str, body: Any, kind: type[A], timeout: float) -> A:
+        answer = await self.ask(f"$JS.API.{name}", body, timeout)
+        if answer is None:
+            raise ApiRefused(ApiError(503, 0, "JetStream does not answer; is it enabled?"))
+        decoded = _decode(answer, kind)
+        if decoded.error is not None:
+            raise ApiRefused(decoded.error)
+        return decoded
+
+    def _expect(self, subject: str) -> tuple[str, asyncio.Future[bytes | None]]:
+        if self._connection.ended:
+            raise ConnectionLost("not connected")
+        self._count += 1
+        token = str(self._count)
+        future: asyncio.Future[bytes | None] = asyncio.get_running_loop().create_future()
+        self._waiting[token.encode()] = (subject, future)
+        return token, future
+
+    async def _answer(
+        self, token: str, future: asyncio.Future[bytes | None], timeout: float
+    ) -> bytes | None:
+        try:
+            async with asyncio.timeout(timeout):
+                return await future
+        except TimeoutError as error:
+            raise ConnectionLost("no answer in time") from error
+        finally:
+            del self._waiting[token.encode()]
+
+    def _answered(self, subject: bytes, _: bytes, head: bytes, value: bytes) -> None:
+        nobody = head and decode_head(head)[0] == NO_RESPONDERS
+        self._end(subject[len(self._prefix) :], None if nobody else value)
+
+    def _end(self, token: bytes, answer: bytes | None) -> None:
+        waiting = self._waiting.get(token)
+        if waiting is not None and not waiting[1].done():
+            waiting[1].set_result(answer)
+
+
+def _decode(answer: bytes, kind: type[A]) -> A:
+    try:
+        return msgspec.json.decode(answer, type=kind)
+    except msgspec.MsgspecError as error:
+        raise ApiRefused(ApiError(0, 0, "an answer that is not JetStream's")) from error

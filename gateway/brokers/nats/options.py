@@ -1,0 +1,208 @@
+"""From the broker's config model to what a connection takes: addresses, TLS, login."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+import ssl
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+
+import msgspec
+import nkeys
+
+from gateway.brokers.base import BrokerOptionsError
+
+if TYPE_CHECKING:
+    from gateway.config.models import NatsConfig, TlsConfig
+
+CLIENT_NAME = "clerk-event-gateway"
+
+_PORT = 4222
+_SCHEMES = ("nats", "tls")
+_BLOCK = re.compile(
+    r"-+BEGIN (NATS USER JWT|USER NKEY SEED)-+\s+(\S+)\s+-+END (?:NATS USER JWT|USER NKEY SEED)-+"
+)
+_SEED_ERRORS = (nkeys.NkeysError, ValueError, binascii.Error)
+
+
+class Server(msgspec.Struct, frozen=True):
+    """One address of a server, with the login that its URL may carry."""
+
+    host: str
+    port: int
+    tls: bool = False
+    tls_host: str = ""
+    """The name that its certificate must have; for a discovered address, the configured host."""
+    username: str = ""
+    password: str = ""
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    def __repr__(self) -> str:
+        return f"Server({self})"
+
+
+class ClientOptions(msgspec.Struct, frozen=True):
+    """What every connection to one NATS system needs. Holds secrets, so its repr is short."""
+
+    broker: str
+    """The broker's name in the config, for messages."""
+    servers: tuple[Server, ...]
+    """In the order of the config."""
+    tls: ssl.SSLContext | None = None
+    token: str = ""
+    username: str = ""
+    password: str = ""
+    credentials_file: str = ""
+    nkey_seed_file: str = ""
+
+    def __repr__(self) -> str:
+        return f"ClientOptions(broker={self.broker!r}, servers={self.servers!r})"
+
+    @property
+    def login_setting(self) -> str:
+        """The setting below the broker that holds the login, for messages."""
+        for setting in ("credentials_file", "nkey_seed_file", "username", "token"):
+            if getattr(self, setting):
+                return setting
+        return "servers" if any(server.username for server in self.servers) else "username"
+
+    def login(self, server: Server, nonce: str) -> dict[str, str]:
+        """The fields of CONNECT that prove who we are to `server`.
+
+        Files are read anew each time, so that rotated credentials count at the next connect.
+        Raises `BrokerOptionsError`.
+        """
+        if self.credentials_file:
+            jwt, seed = _read_credentials(self.broker, self.credentials_file)
+            setting = "credentials_file"
+            return {"jwt": jwt, "sig": _sign(self.broker, setting, seed, nonce)[1]} | self._token()
+        if self.nkey_seed_file:
+            setting = "nkey_seed_file"
+            seed = _read(self.broker, setting, self.nkey_seed_file).strip()
+            key, signature = _sign(self.broker, setting, seed, nonce)
+            return {"nkey": key, "sig": signature} | self._token()
+        if self.username:
+            return {"user": self.username, "pass": self.password} | self._token()
+        if self.token:
+            return self._token()
+        if server.username and server.password:
+            return {"user": server.username, "pass": server.password}
+        return {"auth_token": server.username} if server.username else {}
+
+    def _token(self) -> dict[str, str]:
+        # A token may stand beside another login: auth callouts use it.
+        return {"auth_token": self.token} if self.token else {}
+
+
+def client_options(broker: str, config: NatsConfig) -> ClientOptions:
+    """Read what the config names and return what connections need.
+
+    Raises `BrokerOptionsError` for a file that cannot be used or an address that is none.
+    """
+    if not config.servers:
+        raise BrokerOptionsError(broker, "servers", "is empty; give at least one nats://host:port")
+    options = ClientOptions(
+        broker=broker,
+        servers=tuple(parse_server(broker, server) for server in config.servers),
+        tls=None if config.tls is None else _tls_context(broker, config.tls),
+        token="" if config.token is None else config.token.get_secret_value(),
+        username=config.username or "",
+        password="" if config.password is None else config.password.get_secret_value(),
+        credentials_file=config.credentials_file or "",
+        nkey_seed_file=config.nkey_seed_file or "",
+    )
+    options.login(options.servers[0], "a nonce, to see that the files can be used")
+    return options
+
+
+def parse_server(broker: str, text: str) -> Server:
+    """Parse `nats://[user:password@]host[:port]`, `tls://…` or `host[:port]`.
+
+    Raises `BrokerOptionsError`, without the login that the text may hold.
+    """
+    try:
+        url = urlsplit(text if "://" in text else f"nats://{text}")
+        host, port = url.hostname, url.port
+    except ValueError:
+        host = port = url = None
+    if url is not None and url.scheme not in _SCHEMES:
+        problem = f"{url.scheme}:// is not supported; give nats://host:port or tls://host:port"
+        raise BrokerOptionsError(broker, "servers", problem)
+    if url is None or not host or url.path.strip("/") or url.query:
+        raise BrokerOptionsError(broker, "servers", "holds an entry that is not nats://host:port")
+    return Server(
+        host=host,
+        port=port or _PORT,
+        tls=url.scheme == "tls",
+        tls_host=host,
+        username=unquote(url.username or ""),
+        password=unquote(url.password or ""),
+    )
+
+
+def _read_credentials(broker: str, path: str) -> tuple[str, str]:
+    """The JWT and the seed of a credentials file, as `nsc` writes it."""
+    blocks = dict(_BLOCK.findall(_read(broker, "credentials_file", path)))
+    if set(blocks) != {"NATS USER JWT", "USER NKEY SEED"}:
+        problem = f"{path} is not a credentials file with a user JWT and an nkey seed"
+        raise BrokerOptionsError(broker, "credentials_file", problem)
+    return blocks["NATS USER JWT"], blocks["USER NKEY SEED"]
+
+
+def _sign(broker: str, setting: str, seed: str, nonce: str) -> tuple[str, str]:
+    """The public key of `seed` and the signature over the server's nonce."""
+    try:
+        pair = nkeys.from_seed(bytearray(seed.encode()))
+        signature = base64.b64encode(pair.sign(nonce.encode())).decode()
+        return pair.public_key.decode(), signature
+    except _SEED_ERRORS as error:
+        raise BrokerOptionsError(broker, setting, "holds no valid nkey seed (SU…)") from error
+
+
+def _tls_context(broker: str, tls: TlsConfig) -> ssl.SSLContext:
+    if tls.ca_file is not None:
+        _read(broker, "tls.ca_file", tls.ca_file)
+    try:
+        context = ssl.create_default_context(cafile=tls.ca_file)
+    except ssl.SSLError as error:
+        problem = f"{tls.ca_file} is not a PEM file of certificates"
+        raise BrokerOptionsError(broker, "tls.ca_file", problem) from error
+    if tls.cert_file is not None:
+        _load_identity(broker, context, tls.cert_file, tls.key_file)
+    elif tls.key_file is not None:
+        problem = "is missing; tls.key_file is of no use without it"
+        raise BrokerOptionsError(broker, "tls.cert_file", problem)
+    return context
+
+
+def _load_identity(
+    broker: str, context: ssl.SSLContext, cert_file: str, key_file: str | None
+) -> None:
+    _read(broker, "tls.cert_file", cert_file)
+    if key_file is not None:
+        _read(broker, "tls.key_file", key_file)
+    try:
+        # The empty password keeps OpenSSL from asking for one on the terminal.
+        context.load_cert_chain(cert_file, key_file, password="")
+    except (ssl.SSLError, ValueError) as error:
+        setting = "tls.cert_file" if key_file is None else "tls.key_file"
+        problem = (
+            f"{key_file or cert_file} is not the unencrypted PEM key of the certificate"
+            f" in {cert_file}"
+        )
+        raise BrokerOptionsError(broker, setting, problem) from error
+
+
+def _read(broker: str, setting: str, path: str) -> str:
+    try:
+        return Path(path).read_text()
+    except OSError as error:
+        problem = f"{path} cannot be read: {error.strerror}"
+        raise BrokerOptionsError(broker, setting, problem) from error
+    except UnicodeDecodeError as error:
+        raise BrokerOptionsError(broker, setting, f"{path} is not a text file") from error

@@ -1,0 +1,270 @@
+"""Read back what arrives at subjects, for `gateway tail` and `gateway dev`.
+
+JetStream: one ephemeral consumer per stream, made anew from the last sequence when one of its
+deliveries is missing, as the ordered consumers of the official clients do (ADR-17). Core, and
+what no stream takes: a subscription.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from gateway.brokers.base import Arrival, Headers, Need, Unavailable
+from gateway.brokers.nats.errors import (
+    CONNECT_ERRORS,
+    ConnectionLost,
+    Verdict,
+    connection_problem,
+    failure,
+)
+from gateway.brokers.nats.jetstream import ApiRefused, new_inbox
+from gateway.brokers.nats.options import ClientOptions, client_options
+from gateway.brokers.nats.protocol import decode_head
+from gateway.brokers.nats.session import Session
+from gateway.brokers.nats.subjects import distinct, filter_of
+
+if TYPE_CHECKING:
+    from gateway.config.models import NatsConfig
+
+_ANSWER_WITHIN = 2.0
+_HEARTBEAT = 2.0
+_MISSED_AFTER = 3 * _HEARTBEAT
+_KEPT_FOR = 30.0
+"""Seconds after which the server removes a consumer that nobody listens to."""
+_MOST_WAITING = 1000
+_MOST_WAITING_BYTES = 16 * 1024 * 1024
+_NANOSECONDS = 1_000_000_000
+_CONTROL = 100
+_ACK_TOKENS = 9
+"""`$JS.ACK.<stream>.<consumer>.<deliveries>.<stream seq>.<consumer seq>.<time>.<pending>`"""
+
+
+class _Delivery(NamedTuple):
+    """A message as it came; `consumer` is None for a plain subscription."""
+
+    subject: str
+    reply: str
+    head: bytes
+    value: bytes
+    consumer: _Consumer | None
+    consumer_name: str
+
+
+class _Consumer:
+    """An ephemeral consumer of one stream, and how far it has come."""
+
+    def __init__(self, stream: str, filters: list[str]) -> None:
+        self.stream = stream
+        self.filters = filters
+        self.name = ""
+        self.sid = 0
+        self.stream_seq = 0
+        self.consumer_seq = 0
+        self.heard = 0.0
+
+    def settings(self, inbox: str) -> dict[str, Any]:
+        """The consumer's configuration: from now on, or from where the last one was lost."""
+        self.name = f"gateway-tail-{secrets.token_hex(8)}"
+        self.consumer_seq = 0
+        start: dict[str, Any] = {"deliver_policy": "new"}
+        if self.stream_seq:
+            start = {
+                "deliver_policy": "by_start_sequence",
+                "opt_start_seq": self.stream_seq + 1,
+            }
+        filters: dict[str, Any] = {"filter_subjects": self.filters}
+        if len(self.filters) == 1:  # what servers before 2.10 know
+            filters = {"filter_subject": self.filters[0]}
+        return (
+            start
+            | filters
+            | {
+                "name": self.name,
+                "deliver_subject": inbox,
+                "ack_policy": "none",
+                "max_deliver": 1,
+                "flow_control": True,
+                "idle_heartbeat": int(_HEARTBEAT * _NANOSECONDS),
+                "inactive_threshold": int(_KEPT_FOR * _NANOSECONDS),
+                "mem_storage": True,
+                "num_replicas": 1,
+            }
+        )
+
+
+async def tail_subjects(
+    broker: str, config: NatsConfig, needs: Sequence[Need]
+) -> AsyncIterator[Arrival]:
+    """Yield what arrives at the subjects of `needs` from now on.
+
+    Raises `Unavailable` when the server cannot be reached or goes away, `BrokerOptionsError` for
+    options that cannot work.
+    """
+    options = client_options(broker, config)
+    session = Session()
+    try:
+        await session.open(options)
+        tail = _Tail(options, session, needs)
+        await tail.begin(jetstream=config.jetstream)
+        while True:
+            for arrival in await tail.next():
+                yield arrival
+    except (*CONNECT_ERRORS, ApiRefused) as error:
+        problem = str(error)
+        if not isinstance(error, ApiRefused):
+            problem = connection_problem(broker, options.login_setting, error)
+        verdict = Verdict(Unavailable, "broker_down")
+        raise failure(broker, "*", verdict, problem) from error
+    finally:
+        session.close()
+
+
+class _Tail:
+    """The subscriptions and consumers of one tail, and what waits to be read."""
+
+    def __init__(self, options: ClientOptions, session: Session, needs: Sequence[Need]) -> None:
+        self._broker = options.broker
+        self._connection = session.connection
+        self._requests = session.requests
+        self._ended = session.ended
+        self._needs = needs
+        self._loop = asyncio.get_running_loop()
+        self._consumers: list[_Consumer] = []
+        self._waiting: deque[_Delivery] = deque()
+        self._waiting_bytes = 0
+        self._paused = False
+        self._wake = asyncio.Event()
+        self._ended.add_done_callback(lambda _: self._wake.set())
+
+    async def begin(self, *, jetstream: bool) -> None:
+        """Subscribe to everything. Raises `ConnectionLost` and `ApiRefused`."""
+        filters = distinct(filter_of(need) for need in self._needs)
+        streams = await self._streams(filters) if jetstream else {}
+        taken = {pattern for patterns in streams.values() for pattern in patterns}
+        for pattern in filters:
+            if pattern not in taken:
+                self._connection.subscribe(pattern, partial(self._came, None, ""))
+        for stream, patterns in streams.items():
+            consumer = _Consumer(stream, patterns)
+            self._consumers.append(consumer)
+            await self._consume(consumer)
+        await self._requests.settled(_ANSWER_WITHIN)
+
+    async def next(self) -> list[Arrival]:
+        """Wait for the next arrivals. Raises `ConnectionLost` and `ApiRefused`."""
+        while not self._waiting:
+            if self._ended.done():
+                raise ConnectionLost(self._ended.result())
+            self._wake.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), _HEARTBEAT)
+            await self._renew_the_missing()
+        arrivals = []
+        while self._waiting:
+            arrival = await self._read(self._waiting.popleft())
+            if arrival is not None:
+                arrivals.append(arrival)
+        self._waiting_bytes = 0
+        if self._paused:
+            self._paused = False
+            self._connection.resume_reading()
+        return arrivals
+
+    async def _streams(self, filters: Sequence[str]) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for pattern in filters:
+            for stream in await self._requests.streams_of(pattern, _ANSWER_WITHIN):
+                found.setdefault(stream, []).append(pattern)
+        return found
+
+    async def _consume(self, consumer: _Consumer) -> None:
+        if consumer.sid:
+            self._connection.unsubscribe(consumer.sid)
+        inbox = f"{new_inbox()}deliver"
+        settings = consumer.settings(inbox)
+        consumer.heard = self._loop.time()
+        consumer.sid = self._connection.subscribe(
+            inbox, partial(self._came, consumer, consumer.name)
+        )
+        await self._requests.create_consumer(consumer.stream, settings, _ANSWER_WITHIN)
+
+    async def _renew_the_missing(self) -> None:
+        for consumer in self._consumers:
+            if self._loop.time() - consumer.heard > _MISSED_AFTER:
+                await self._consume(consumer)
+
+    def _came(
+        self,
+        consumer: _Consumer | None,
+        name: str,
+        subject: bytes,
+        reply: bytes,
+        head: bytes,
+        value: bytes,
+    ) -> None:
+        if consumer is not None:
+            consumer.heard = self._loop.time()
+        self._waiting.append(
+            _Delivery(subject.decode(), reply.decode(), head, value, consumer, name)
+        )
+        self._waiting_bytes += len(head) + len(value)
+        if len(self._waiting) > _MOST_WAITING or self._waiting_bytes > _MOST_WAITING_BYTES:
+            self._paused = True
+            self._connection.pause_reading()
+        self._wake.set()
+
+    async def _read(self, delivery: _Delivery) -> Arrival | None:
+        consumer = delivery.consumer
+        status, headers = decode_head(delivery.head) if delivery.head else (0, ())
+        if consumer is None:
+            return self._arrival(delivery, headers)
+        if delivery.consumer_name != consumer.name:
+            return None
+        if status == _CONTROL:
+            answer_to = delivery.reply or dict(headers).get("Nats-Consumer-Stalled", "")
+            if answer_to:
+                self._connection.publish(answer_to, "", b"", b"")
+            return None
+        stream_seq, consumer_seq = _sequences(delivery.reply)
+        if consumer_seq != consumer.consumer_seq + 1:
+            await self._consume(consumer)
+            return None
+        consumer.consumer_seq, consumer.stream_seq = consumer_seq, stream_seq
+        return self._arrival(delivery, headers, consumer.stream, stream_seq)
+
+    def _arrival(
+        self,
+        delivery: _Delivery,
+        headers: Headers,
+        stream: str | None = None,
+        seq: int | None = None,
+    ) -> Arrival | None:
+        if not any(_wanted(need, delivery.subject) for need in self._needs):
+            return None
+        return Arrival(
+            broker=self._broker,
+            destination=delivery.subject,
+            value=delivery.value,
+            headers=headers,
+            stream=stream,
+            seq=seq,
+        )
+
+
+def _wanted(need: Need, subject: str) -> bool:
+    if need.templated:
+        return subject.startswith(need.destination)
+    return subject == need.destination
+
+
+def _sequences(reply: str) -> tuple[int, int]:
+    """Stream and consumer sequence of a delivery's reply subject, with and without a domain."""
+    tokens = reply.split(".")
+    skip = 2 if len(tokens) > _ACK_TOKENS else 0
+    return int(tokens[5 + skip]), int(tokens[6 + skip])
