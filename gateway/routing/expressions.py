@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jmespath
-from jmespath.exceptions import JMESPathError
+from jmespath.exceptions import JMESPathError, ParseError
 from jmespath.visitor import TreeInterpreter
 
 from gateway import GatewayError
@@ -126,11 +126,11 @@ def _parse(source: str) -> Node:
 
 def _problem(error: JMESPathError) -> str:
     """Say in one line what the library draws over several."""
-    token = getattr(error, "token_value", None)
-    if token:
-        return f"unexpected {token!r} at character {(getattr(error, 'lex_position', 0) or 0) + 1}"
-    first = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return first.rstrip(":. ")[:200]
+    if isinstance(error, ParseError):
+        if not error.token_value:
+            return "it ends too early"
+        return f"unexpected {error.token_value!r} at character {error.lex_position + 1}"
+    return str(error).splitlines()[0].rstrip(":. ")[:200]
 
 
 def _children(node: Node) -> list[Node]:

@@ -216,18 +216,30 @@ def _render(target: Target, event: Routable, scope: Mapping[str, Any]) -> _Rende
 
 def _build(rendering: _Rendering, routes: tuple[str, ...], event: Routable) -> Assignment | Refusal:
     headers = _headers(rendering, event.metadata, ",".join(routes))
-    size = len(rendering.key) + sum(len(name) + len(value) for name, value in headers)
+    size = _bytes(rendering.key) + sum(len(name) + _bytes(value) for name, value in headers)
     if size > HEADROOM:
-        detail = f"key and headers are over {HEADROOM} bytes"
-        return Refusal(routes, rendering.broker, rendering.destination, "too_large", detail)
+        return _too_large(rendering, routes, f"key and headers are over {HEADROOM} bytes")
+    try:
+        value = render_payload(event, rendering.payload, rendering.redact, rendering.key)
+    except RecursionError:
+        # What could just be decoded may be too deep for the encoder.
+        return _too_large(rendering, routes, "nested too deeply to be encoded anew")
     message = Message(
         destination=rendering.destination,
-        value=render_payload(event, rendering.payload, rendering.redact, rendering.key),
+        value=value,
         headers=headers,
         dedupe_id=_dedupe_id(rendering, event),
         key=rendering.key,
     )
     return Assignment(routes, rendering.broker, message)
+
+
+def _bytes(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
+
+
+def _too_large(rendering: _Rendering, routes: tuple[str, ...], detail: str) -> Refusal:
+    return Refusal(routes, rendering.broker, rendering.destination, "too_large", detail)
 
 
 def _headers(rendering: _Rendering, metadata: Metadata, routes: str) -> Headers:
@@ -251,8 +263,11 @@ def _dedupe_id(rendering: _Rendering, event: Routable) -> str:
         rendering.destination,
         rendering.key,
         rendering.payload,
+        str(len(rendering.redact)),
         *(".".join(path) for path in rendering.redact),
         *(text for pair in rendering.headers for text in pair),
     ]
-    digest = hashlib.blake2b("\0".join(parts).encode("utf-8", "replace"), digest_size=8)
+    # With their lengths, so that no text can move from one part to the next.
+    named = "".join(f"{len(part)}:{part}" for part in parts)
+    digest = hashlib.blake2b(named.encode("utf-8", "replace"), digest_size=8)
     return f"{event.svix_id}.{digest.hexdigest()}"

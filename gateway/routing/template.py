@@ -25,6 +25,9 @@ _MAX_VALUE = 128
 _UNSAFE = re.compile(r"[^A-Za-z0-9_-]")
 _UNSAFE_TYPE = re.compile(r"[^A-Za-z0-9._-]")
 _EMPTY_TOKEN = re.compile(r"^\.|\.(?=\.)|\.$")
+# A value that looks as if it had been changed or shortened: unmarked, it could be written to
+# meet another value's token.
+_LIKE_MARKED = re.compile(r"(?:.*_.*|.{118,})-[0-9a-f]{8}").fullmatch
 
 
 class TemplateSyntaxError(GatewayError):
@@ -75,7 +78,7 @@ class Template:
         Raises `ExpressionError`.
         """
         return "".join(
-            part if isinstance(part, str) else _text_of(part.evaluate(scope, size))
+            part if isinstance(part, str) else _text_of(part, part.evaluate(scope, size))
             for part in self._parts
         )
 
@@ -87,7 +90,8 @@ class Template:
 def sanitise(value: str) -> str:
     """Make one token of letters, digits, `_` and `-`; two values never become one.
 
-    A changed or shortened value gets `-` and 8 hex digits of its SHA-256.
+    A changed or shortened value gets `-` and 8 hex digits of its SHA-256, and so does one that
+    looks as if it had them already.
     """
     return _mark(value, _UNSAFE.sub("_", value))
 
@@ -98,7 +102,7 @@ def sanitise_type(value: str) -> str:
 
 
 def _mark(value: str, safe: str) -> str:
-    if safe == value and len(value) <= _MAX_VALUE:
+    if safe == value and len(value) <= _MAX_VALUE and not _LIKE_MARKED(value):
         return value
     digest = hashlib.sha256(value.encode("utf-8", "surrogatepass")).hexdigest()[:8]
     return f"{safe[: _MAX_VALUE - 9].rstrip('.')}-{digest}"
@@ -110,11 +114,11 @@ def _destination_value(part: Expression, scope: Mapping[str, Any], size: int) ->
         raise ExpressionError(part.source, "gave nothing for a destination")
     if isinstance(value, dict | list):
         raise ExpressionError(part.source, "gave a list or an object for a destination")
-    text = _text_of(value)
+    text = _text_of(part, value)
     return sanitise_type(text) if part.path == "type" else sanitise(text)
 
 
-def _text_of(value: object) -> str:
+def _text_of(part: Expression, value: object) -> str:
     if isinstance(value, str):
         return value
     if value is None:
@@ -123,7 +127,7 @@ def _text_of(value: object) -> str:
         return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
     except (TypeError, ValueError, RecursionError):
         # An expression reference (`&x`), or an integer of thousands of digits.
-        raise ExpressionError("", "gave a value that has no text") from None
+        raise ExpressionError(part.source, "gave a value that has no text") from None
 
 
 def _parse(source: str) -> tuple[str | Expression, ...]:
@@ -170,10 +174,10 @@ def _closing_brace(source: str, opening: int) -> int:
 
 
 def _compile(source: str, start: int, end: int) -> Expression:
-    text = source[start:end]
-    if not text.strip():
+    text = source[start:end].lstrip()
+    if not text:
         raise TemplateSyntaxError(source, "`{}` holds no expression", start)
     try:
-        return Expression(text.strip())
+        return Expression(text.rstrip())
     except ExpressionSyntaxError as error:
-        raise TemplateSyntaxError(source, str(error), start + error.offset) from None
+        raise TemplateSyntaxError(source, str(error), end - len(text) + error.offset) from None

@@ -1,0 +1,72 @@
+"""From the config's routes to the table: every fault at once, each with its place."""
+
+from __future__ import annotations
+
+import pytest
+
+from gateway.routing.compile import Fault, TableError, compile_expression, compile_table
+from tests.core.builders import config, route, target
+
+
+def test_all_faults_are_told_at_once_with_path_and_offset() -> None:
+    wrong = config(
+        route(
+            target("events", "clerk.{data..id}"),
+            target("bus", "clerk.{type", key="{data id}"),
+            when="data.",
+        ),
+        route(target(destination="clerk.ok"), name="fine", when="data.id"),
+        route(target(destination="clerk.{type}", headers={"x": "ok", "y": "a{}"}), name="last"),
+    )
+    with pytest.raises(TableError) as caught:
+        compile_table(wrong)
+    first = ("routes", 0)
+    assert [(fault.path, fault.offset) for fault in caught.value.faults] == [
+        ((*first, "when"), 5),
+        ((*first, "targets", 0, "topic"), 12),
+        ((*first, "targets", 1, "subject"), 6),
+        ((*first, "targets", 1, "key"), 6),
+        (("routes", 2, "targets", 0, "headers", "y"), 2),
+    ]
+    assert "routes.0.when: not a JMESPath expression: it ends too early" in str(caught.value)
+    assert "routes.2.targets.0.headers.y: `{}` holds no expression" in str(caught.value)
+
+
+def test_an_expression_outside_of_routes_notes_its_fault() -> None:
+    faults: list[Fault] = []
+    path = ("sources", "clerk", "type")
+    assert compile_expression("data.id", path, faults).source == "data.id"
+    assert faults == []
+    assert compile_expression("data id", path, faults).source == "@"
+    assert [(fault.path, fault.offset) for fault in faults] == [(path, 5)]
+
+
+def test_routes_and_targets_keep_their_order_and_settings() -> None:
+    compiled = compile_table(
+        config(
+            route(
+                target("events", "clerk.users", key="{data.id}"),
+                target("bus", "clerk.{type}", payload="data", redact=["data.private_metadata"]),
+                events=["user.*"],
+                exclude=["user.deleted"],
+                sources=["clerk"],
+            ),
+            route(target(destination="clerk.all"), name="all"),
+        )
+    )
+    first, second = compiled.routes
+    assert (first.name, second.name) == ("users", "all")
+    assert first.sources == frozenset({"clerk"})
+    assert second.sources is None
+    kafka, nats = first.targets
+    assert (kafka.broker, kafka.kind, kafka.destination.source) == (
+        "events",
+        "kafka",
+        "clerk.users",
+    )
+    assert kafka.key is not None
+    assert kafka.key.source == "{data.id}"
+    assert (nats.broker, nats.kind, nats.destination.prefix) == ("bus", "nats", "clerk.")
+    assert (nats.key, nats.payload) == (None, "data")
+    assert nats.redact == (("data", "private_metadata"),)
+    assert compiled.kinds == {"events": "kafka", "bus": "nats"}
