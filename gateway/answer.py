@@ -19,9 +19,12 @@ _MAX_BYTES = 3500
 _encode = msgspec.json.Encoder().encode
 
 
-def rejection_body(reason: str) -> bytes:
-    """Give the body for a request that is turned away."""
-    return _encode({"status": "rejected", "error": reason.replace("_", " ")})
+def rejection_body(reason: str, verified_id: str = "") -> bytes:
+    """Give the body for a request that is turned away; the svix-id only once it is proven."""
+    error = reason.replace("_", " ")
+    if verified_id:
+        return _encode({"status": "rejected", "id": verified_id, "error": error})
+    return _encode({"status": "rejected", "error": error})
 
 
 def failure_body(reason: str) -> bytes:

@@ -45,11 +45,11 @@ _JSON = (b"content-type", b"application/json")
 class Rejection(GatewayError):
     """A request that is answered without an event: status, and a bounded reason."""
 
-    def __init__(self, status: int, reason: str, *, permanent: bool = False) -> None:
+    def __init__(self, status: int, reason: str, *, verified_id: str = "") -> None:
         self.status = status
         self.reason = reason
-        self.permanent = permanent
-        """Verified, so that the sender may be told to stop retrying."""
+        self.verified_id = verified_id
+        """The svix-id once it is proven; the sender may then be told to stop retrying."""
         super().__init__(reason.replace("_", " "))
 
 
@@ -91,7 +91,8 @@ class _Answer(msgspec.Struct, frozen=True, gc=False):
     name: OutcomeName
     reason: str = ""
     headers: tuple[tuple[bytes, bytes], ...] = ()
-    event: Event | None = None
+    svix_id: str = ""
+    type: str | None = None
     settlements: tuple[Settlement, ...] = ()
 
 
@@ -116,7 +117,6 @@ class Ingress:
         source = endpoint.sender.name if endpoint is not None else ""
         answer = await self._answer(endpoint, scope, receive, started)
         now = loop.time()
-        event = answer.event
         self._recorder.ended(
             Outcome(
                 answer.name,
@@ -124,8 +124,8 @@ class Ingress:
                 answer.reason,
                 source,
                 now - started,
-                event.svix_id if event is not None else "",
-                event.type if event is not None else None,
+                answer.svix_id,
+                answer.type,
                 answer.settlements,
             ),
             now,
@@ -182,7 +182,8 @@ class Ingress:
                 continue
             if not value.isdigit():
                 raise Rejection(400, "malformed_length")
-            if int(value) > limits.max_body:
+            # Python reads no more than 4300 digits as a number.
+            if len(value) > 100 or int(value) > limits.max_body:
                 raise Rejection(413, "body_too_large")
         until = started + min(limits.body_timeout, limits.deadline)
         if FIRST_BYTE in (scope.get("extensions") or ()):
@@ -202,7 +203,7 @@ class Ingress:
         try:
             event = read_event(proof, body, endpoint.sender, now)
         except EventError as error:
-            raise Rejection(400, error.reason, permanent=True) from error
+            raise Rejection(400, error.reason, verified_id=proof.id) from error
         plan = self._table.plan(event)
         if plan.is_unmatched:
             if self._unmatched == "accept":
@@ -230,7 +231,9 @@ class Ingress:
         headers: tuple[tuple[bytes, bytes], ...] = (),
     ) -> _Answer:
         body = event_body(name, (event.svix_id, event.type), settlements, self._table.kinds, reason)
-        return _Answer(http_status, body, name, reason, headers, event, settlements)
+        return _Answer(
+            http_status, body, name, reason, headers, event.svix_id, event.type, settlements
+        )
 
 
 async def _read_body(receive: Receive, limit: int, until: float) -> bytes:
@@ -269,10 +272,11 @@ def _rejected(rejection: Rejection, endpoint: Endpoint | None) -> _Answer:
         headers = ((b"connection", b"close"),)
     elif rejection.status == 405:
         headers = ((b"allow", b"POST"),)
-    elif rejection.permanent and endpoint is not None:
+    elif rejection.verified_id and endpoint is not None:
         headers = _abort(endpoint)
-    body = rejection_body(rejection.reason)
-    return _Answer(rejection.status, body, "rejected", rejection.reason, headers)
+    svix_id = rejection.verified_id
+    body = rejection_body(rejection.reason, svix_id)
+    return _Answer(rejection.status, body, "rejected", rejection.reason, headers, svix_id)
 
 
 def _abort(endpoint: Endpoint) -> tuple[tuple[bytes, bytes], ...]:

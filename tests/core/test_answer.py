@@ -28,6 +28,14 @@ def test_a_rejection_holds_a_status_and_a_short_error_only() -> None:
     }
 
 
+def test_a_rejection_names_an_id_that_is_proven() -> None:
+    assert json.loads(rejection_body("not_json", "msg_1")) == {
+        "status": "rejected",
+        "id": "msg_1",
+        "error": "not json",
+    }
+
+
 def test_a_failure_before_the_event_is_known() -> None:
     assert json.loads(failure_body("internal")) == {"status": "failed", "error": "internal"}
 

@@ -106,6 +106,7 @@ def test_types_are_remembered_within_a_bound() -> None:
     compiled = table(route(events=["user.*"]))
     for number in range(5000):
         assert compiled.candidates("clerk", f"user.{number}") == compiled.routes
+        assert compiled.candidates("clerk", f"user.{number}") == compiled.routes
         assert compiled.candidates("clerk", f"other.{number}") == ()
     assert len(compiled._cache) <= 4096
 
