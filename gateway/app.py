@@ -16,7 +16,7 @@ from litestar import Litestar, asgi
 
 from gateway.address import Networks
 from gateway.brokers.base import Broker, Need, StateListener
-from gateway.config import ConfigError, GatewayConfig, LoadedConfig, load_config
+from gateway.config import GatewayConfig, LoadedConfig, load_config
 from gateway.delivery.dead_letter import DeadLetter
 from gateway.delivery.fanout import FanOut
 from gateway.event import Sender
@@ -25,7 +25,13 @@ from gateway.observability.health import ProcessHealth
 from gateway.observability.logs import configure
 from gateway.observability.metrics import Metrics
 from gateway.observability.record import Recorder
-from gateway.routing.compile import Fault, TableError, compile_expression, compile_table
+from gateway.routing.compile import (
+    Fault,
+    TableError,
+    compile_expression,
+    compile_table,
+    find_faults,
+)
 from gateway.routing.table import HEADROOM, Table
 from gateway.signature import Verifier
 
@@ -34,7 +40,7 @@ if TYPE_CHECKING:
 
     from gateway.config.models import BrokerConfig, SourceConfig
 
-__all__ = ["Blueprint", "Gateway", "build", "create_app", "draw", "make_broker"]
+__all__ = ["Blueprint", "Gateway", "build", "create_app", "draw", "load", "make_broker"]
 
 _TICK = 1.0
 """Seconds between samples of the gauges."""
@@ -64,22 +70,26 @@ class Blueprint:
         return needs
 
 
+def load(
+    path: str | os.PathLike[str], env: Mapping[str, str], *, stand_in: bool = False
+) -> LoadedConfig:
+    """Load a config file, with every fault of the file and of its routing table at once.
+
+    `stand_in` lets brokers leave out their `servers`. Raises `ConfigError`.
+    """
+    return load_config(path, env, allow_missing_servers=stand_in, checks=(find_faults,))
+
+
 def draw(loaded: LoadedConfig) -> Blueprint:
-    """Compile a loaded config. Raises `ConfigError` with every fault, each at its place."""
+    """Compile a loaded config. Raises `TableError` for one that `load` has not checked."""
     faults: list[Fault] = []
     endpoints = {
         source.path: _endpoint(name, source, loaded.config.headers.signature, faults)
         for name, source in loaded.config.sources.items()
     }
-    table = None
-    try:
-        table = compile_table(loaded.config)
-    except TableError as error:
-        faults.extend(error.faults)
-    if table is None or faults:
-        problems = [loaded.locate(f.path, f.message, offset=f.offset) for f in faults]
-        raise ConfigError(loaded.path, tuple(problems))
-    return Blueprint(loaded, table, endpoints)
+    if faults:
+        raise TableError(tuple(faults))
+    return Blueprint(loaded, compile_table(loaded.config), endpoints)
 
 
 class Gateway:
@@ -151,7 +161,7 @@ def create_app() -> Litestar:
     Such a server has its own header timeout and its own admin port is not there: `/livez`,
     `/readyz` and `/metrics` come with `gateway serve`. Raises `ConfigError`.
     """
-    loaded = load_config(os.environ.get("GATEWAY_CONFIG", "config.yaml"))
+    loaded = load(os.environ.get("GATEWAY_CONFIG", "config.yaml"), os.environ)
     configure(loaded.config.log.level, loaded.config.log.format)
     gateway = build(draw(loaded))
 

@@ -1,1 +1,1 @@
-"""TODO"""
+"""One package per kind of broker, all under the contract in `base`."""

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
 import click
 
-from gateway.app import Blueprint, draw, make_broker
+from gateway.app import Blueprint, draw, load, make_broker
 from gateway.brokers.base import BrokerOptionsError, Finding
-from gateway.config import load_config
+from gateway.commands.loading import print_warnings
 
 __all__ = ["check_command"]
 
@@ -35,10 +36,9 @@ def check_command(context: click.Context, config: Path, connect: bool) -> None:
     Exit code 0: fine, though there may be warnings. 1: `--connect` found something wrong. 2: the
     config is wrong. 3: a broker could not be reached.
     """
-    loaded = load_config(config)
+    loaded = load(config, os.environ)
     blueprint = draw(loaded)
-    for warning in loaded.warnings:
-        click.echo(str(warning))
+    print_warnings(loaded)
     code = asyncio.run(_connect(blueprint)) if connect else 0
     if code == 0:
         click.echo(f"{config}: {_summary(blueprint)}")

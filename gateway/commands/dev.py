@@ -19,15 +19,16 @@ import click
 import uvloop
 from rich.console import Console
 
-from gateway.app import Blueprint, draw
+from gateway.app import Blueprint, draw, load
 from gateway.brokers.base import Arrival, Need, Unavailable
 from gateway.clerk.samples import sample
 from gateway.commands.arrivals import arrival_line
 from gateway.commands.embedded import EmbeddedNats
+from gateway.commands.loading import print_warnings
 from gateway.commands.send import DEFAULT_URL, ENV_VARIABLE, SECRET_FILE
 from gateway.commands.standin import stand_in
 from gateway.commands.tail import follow
-from gateway.config import LoadedConfig, load_config, load_config_text
+from gateway.config import LoadedConfig, load_config_text
 from gateway.observability.logs import configure
 from gateway.server.http import ListenError, listen
 from gateway.server.process import stop_event
@@ -71,8 +72,7 @@ async def _dev(path: Path | None, port: int | None) -> None:
     loaded = _load(path)
     needs = draw(loaded).needs()
     config = loaded.config
-    for warning in loaded.warnings:
-        click.echo(str(warning), err=True)
+    print_warnings(loaded)
     ports = (config.server.port if port is None else port, _free(config.admin.port))
     listen("server", "127.0.0.1", ports[0]).close()
     configure("warning", "console")
@@ -173,7 +173,7 @@ def _load(path: Path | None) -> LoadedConfig:
     if not env.get(ENV_VARIABLE):
         env[ENV_VARIABLE] = _own_secret()
     if path is not None:
-        return load_config(path, env, allow_missing_servers=True)
+        return load(path, env, stand_in=True)
     text = resources.files("gateway.commands").joinpath("dev.yaml").read_text("utf-8")
     return load_config_text(text, "dev.yaml", env, allow_missing_servers=True)
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from gateway.app import Blueprint, draw
-from gateway.config import load_config
+import click
+
+from gateway.app import Blueprint, draw, load
+from gateway.config import LoadedConfig
 from gateway.observability.logs import configure
 
-__all__ = ["load_blueprint"]
+__all__ = ["load_blueprint", "print_warnings"]
 
 
 def load_blueprint(
@@ -22,9 +23,14 @@ def load_blueprint(
     `stand_in` lets brokers leave out their `servers`. Raises `ConfigError` with every fault.
     """
     environment = os.environ if env is None else env
-    loaded = load_config(path, environment, allow_missing_servers=stand_in)
+    loaded = load(path, environment, stand_in=stand_in)
     blueprint = draw(loaded)
-    for warning in loaded.warnings:
-        sys.stderr.write(f"{warning}\n")
+    print_warnings(loaded)
     configure(loaded.config.log.level, loaded.config.log.format)
     return blueprint
+
+
+def print_warnings(loaded: LoadedConfig) -> None:
+    """Tell on standard error what is odd in a config that works."""
+    for warning in loaded.warnings:
+        click.echo(warning.render(loaded.path), err=True)

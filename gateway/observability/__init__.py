@@ -1,1 +1,1 @@
-"""TODO"""
+"""Metrics, logs and health: what the gateway says of itself."""

@@ -16,7 +16,7 @@ from gateway.routing.template import Template, TemplateSyntaxError
 if TYPE_CHECKING:
     from gateway.config.models import GatewayConfig, RouteConfig, TargetConfig
 
-__all__ = ["Fault", "TableError", "compile_expression", "compile_table"]
+__all__ = ["Fault", "TableError", "compile_expression", "compile_table", "find_faults"]
 
 ConfigPath = tuple[str | int, ...]
 
@@ -41,14 +41,23 @@ class TableError(GatewayError):
 
 def compile_table(config: GatewayConfig) -> Table:
     """Compile all routes of a valid config, or raise `TableError` with every fault."""
-    kinds: dict[str, Kind] = {name: broker.kind for name, broker in config.brokers.items()}
     faults: list[Fault] = []
-    routes = tuple(
-        _route(route, ("routes", at), kinds, faults) for at, route in enumerate(config.routes)
-    )
+    routes = _routes(config, faults)
     if faults:
         raise TableError(tuple(faults))
     return Table(routes, _reserved(config))
+
+
+def find_faults(config: GatewayConfig) -> tuple[Fault, ...]:
+    """Give what keeps a config's expressions and templates from being compiled.
+
+    The config may have other faults: names that lead nowhere are passed over.
+    """
+    faults: list[Fault] = []
+    for name, source in config.sources.items():
+        compile_expression(source.type, ("sources", name, "type"), faults)
+    _routes(config, faults)
+    return tuple(faults)
 
 
 def compile_expression(source: str, path: ConfigPath, faults: list[Fault]) -> Expression:
@@ -69,6 +78,13 @@ def _reserved(config: GatewayConfig) -> frozenset[tuple[str, str]]:
     return frozenset({(letter.broker, destination), (letter.broker, f"{destination}.state")})
 
 
+def _routes(config: GatewayConfig, faults: list[Fault]) -> tuple[Route, ...]:
+    kinds: dict[str, Kind] = {name: broker.kind for name, broker in config.brokers.items()}
+    return tuple(
+        _route(route, ("routes", at), kinds, faults) for at, route in enumerate(config.routes)
+    )
+
+
 def _route(
     route: RouteConfig, path: ConfigPath, kinds: Mapping[str, Kind], faults: list[Fault]
 ) -> Route:
@@ -80,7 +96,7 @@ def _route(
         sources=None if route.sources is None else frozenset(route.sources),
         when=None if when is None else compile_expression(when, (*path, "when"), faults),
         targets=tuple(
-            _target(target, (*path, "targets", at), kinds[target.broker], faults)
+            _target(target, (*path, "targets", at), kinds.get(target.broker, "kafka"), faults)
             for at, target in enumerate(route.targets)
         ),
     )
