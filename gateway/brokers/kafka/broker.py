@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import TYPE_CHECKING
 
 from gateway.brokers.base import (
@@ -35,8 +35,10 @@ log = logging.getLogger("gateway.brokers")
 
 _CONNECT_WITHIN = 5.0
 _PROBE_EVERY = 1.0
+_IMPATIENT_AFTER = 0.5
+"""Without an answer for so long, another node is tried as well."""
 _ANSWER_WITHIN = 1.5
-"""A cluster that answers neither here nor on a new connection in this time each is down."""
+"""Without any answer for so long after that, the cluster is down."""
 _REFRESH_EVERY = 30.0
 _BACKOFF = 0.2
 _MAX_BACKOFF = 2.0
@@ -111,9 +113,9 @@ class KafkaBroker:
         """See `Broker.check`."""
         return await check_cluster(self._name, self._config, needs)
 
-    def tail(self, needs: Sequence[Need]) -> AsyncIterator[Arrival]:
+    async def tail(self, needs: Sequence[Need]) -> AsyncGenerator[Arrival, None]:
         """See `Broker.tail`."""
-        return tail_topics(self._name, self._config, needs)
+        return await tail_topics(self._name, self._config, needs)
 
     async def close(self, timeout: float) -> None:
         """See `Broker.close`."""
@@ -168,21 +170,20 @@ class KafkaBroker:
     async def _watch(self, cluster: Cluster, publisher: Publisher) -> None:
         """Ask the cluster when it was quiet or stumbled; raises when it is gone."""
         loop = asyncio.get_running_loop()
-        refreshed = loop.time()
+        refreshed = heard = loop.time()
         while True:
+            # An answer to a publish says as much as an answer to a probe.
+            heard = max(heard, publisher.last_ack)
+            quiet_for = loop.time() - heard
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._trouble.wait(), _PROBE_EVERY)
-            now = loop.time()
-            if now - refreshed > _REFRESH_EVERY:
-                refreshed = now
+                await asyncio.wait_for(self._trouble.wait(), max(0.0, _PROBE_EVERY - quiet_for))
+            if self._trouble.is_set() or publisher.last_ack <= heard:
+                self._trouble.clear()
+                await _hear_from(cluster)
+                heard = loop.time()
+            if loop.time() - refreshed > _REFRESH_EVERY:
+                refreshed = loop.time()
                 publisher.directory.refresh()
-            if not self._trouble.is_set() and now - publisher.last_ack < _PROBE_EVERY:
-                continue
-            self._trouble.clear()
-            try:
-                await cluster.probe(_ANSWER_WITHIN)
-            except CLIENT_ERRORS:
-                await cluster.connect(_ANSWER_WITHIN)
 
     def _lost(self, error: BaseException) -> None:
         problem = connection_problem(self._name, error)
@@ -196,3 +197,21 @@ class KafkaBroker:
             return
         self._state = state
         self._on_state(self._name, state)
+
+
+async def _hear_from(cluster: Cluster) -> None:
+    """Get an answer on the connection that there is, or else soon on a new one to any node."""
+    probe = asyncio.ensure_future(cluster.probe(_IMPATIENT_AFTER + _ANSWER_WITHIN))
+    try:
+        await asyncio.wait([probe], timeout=_IMPATIENT_AFTER)
+        if probe.done() and probe.exception() is None:
+            return
+        await cluster.connect(_ANSWER_WITHIN)
+    except CLIENT_ERRORS:
+        if not probe.done() or probe.exception() is not None:
+            raise
+    finally:
+        probe.cancel()
+        await asyncio.wait([probe])
+        if not probe.cancelled():
+            probe.exception()

@@ -140,8 +140,8 @@ def _replica_faults(view: TopicView, settings: dict[str, str]) -> list[tuple[Sev
         faults.append(("warning", message))
     in_sync = int(settings.get("min.insync.replicas", _GOOD_IN_SYNC))
     if in_sync > view.replicas:
-        message = f"min.insync.replicas {in_sync} is above its {view.replicas} replicas; nothing"
-        faults.append(("error", f"{message} can be stored"))
+        message = f"min.insync.replicas {in_sync} is above its {view.replicas} replicas;"
+        faults.append(("warning", f"{message} some versions of Kafka then store nothing"))
     elif in_sync < _GOOD_IN_SYNC:
         message = f"min.insync.replicas {in_sync}: an acknowledged record may be on one node only;"
         faults.append(("warning", f"{message} set it to {_GOOD_IN_SYNC}"))

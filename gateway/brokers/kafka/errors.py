@@ -96,6 +96,7 @@ def failure(
     return error
 
 
+_CLOSED = "it closed the connection; if always, check brokers.{0}.tls and brokers.{0}.sasl"
 # The first kind that fits, so a special error stands before its base.
 _CONNECTION_PROBLEMS: tuple[tuple[type[BaseException], str], ...] = (
     (
@@ -117,8 +118,8 @@ _CONNECTION_PROBLEMS: tuple[tuple[type[BaseException], str], ...] = (
     (asyncio.TimeoutError, "no answer in time"),
     (IncompatibleBrokerVersion, "its protocol is too old; Kafka 1.0 or newer is needed"),
     (NotImplementedError, "its protocol is too new for this client"),
-    (KafkaConnectionError, "it closed the connection; check brokers.{0}.tls and brokers.{0}.sasl"),
-    (ConnectionError, "it closed the connection; check brokers.{0}.tls and brokers.{0}.sasl"),
+    (KafkaConnectionError, _CLOSED),
+    (ConnectionError, _CLOSED),
 )
 
 
