@@ -8,6 +8,7 @@ first byte is noted for the ingress, whose deadline counts from it.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -30,6 +31,8 @@ RejectionListener = Callable[[int, str, float], None]
 
 MAX_HEAD = 32 * 1024
 """Bytes of request line and headers together; Svix sends under 1 KiB."""
+
+_RESOLUTION = 0.01
 
 
 def bounded_protocol(
@@ -67,7 +70,7 @@ class _BoundedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         super().connection_made(transport)
-        self._first_byte = self.loop.time()
+        self._first_byte = time.monotonic()
         self._head_timer = self.loop.call_later(self._header_timeout, self._head_expired)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -78,7 +81,8 @@ class _BoundedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         if not self._in_head:
-            self._first_byte = self.loop.time()
+            # The event loop's own clock, unrounded: uvloop's `time()` counts milliseconds.
+            self._first_byte = time.monotonic()
         super().data_received(data)
         # The ordinary request comes whole and pays nothing below.
         if self._in_head:
@@ -86,7 +90,8 @@ class _BoundedProtocol(HttpToolsProtocol):
             return
         cycle: RequestResponseCycle | None = self.cycle
         if cycle is not None and cycle.more_body and self._body_timer is None:
-            until = self._first_byte + self._body_timeout
+            # A timer may be early by its resolution, and must not wake the read too early.
+            until = self._first_byte + self._body_timeout + _RESOLUTION
             self._body_timer = self.loop.call_at(until, self._body_expired, cycle)
 
     def _bound_head(self, data: bytes) -> None:
@@ -127,7 +132,7 @@ class _BoundedProtocol(HttpToolsProtocol):
             return
         if self._is_answering():
             # A pipelined head waits behind a request that is still being answered.
-            self._first_byte = self.loop.time()
+            self._first_byte = time.monotonic()
             self._head_timer = self.loop.call_later(self._header_timeout, self._head_expired)
         elif self._in_head:
             self._turn_away(408, "head_too_slow")
@@ -171,7 +176,7 @@ class _BoundedProtocol(HttpToolsProtocol):
         """Answer outside of ASGI and close; where an answer is under way, only close."""
         self._disarm()
         self._in_head = False
-        self._on_rejection(status, reason, self.loop.time() - self._first_byte)
+        self._on_rejection(status, reason, time.monotonic() - self._first_byte)
         if not self._is_answering():
             body = rejection_body(reason)
             head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n"
