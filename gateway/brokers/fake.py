@@ -134,11 +134,8 @@ class FakeBroker:
 
     def stored(self, destination: str | None = None) -> tuple[Stored, ...]:
         """Give the records it holds in the order they came, of one destination or of all."""
-        return tuple(
-            record
-            for record in self._stored
-            if destination is None or record.message.destination == destination
-        )
+        wanted = (one for one in self._stored if destination in {None, one.message.destination})
+        return tuple(wanted)
 
     # What a test tells it. Rules hold in the order they were told: the first that fits is used,
     # `times` times, and then the next.
@@ -156,8 +153,8 @@ class FakeBroker:
         at_deadline: bool = False,
     ) -> None:
         """Fail records with `Unavailable`: now, or as if retried in vain until the deadline."""
-        behaviour = _Behaviour(Unavailable, reason, at_deadline=at_deadline)
-        self._rules.append(_Rule(behaviour, destination, times))
+        failing = _Behaviour(Unavailable, reason, at_deadline=at_deadline)
+        self._rules.append(_Rule(failing, destination, times))
 
     def ack_late(
         self, seconds: float, destination: str | None = None, times: int | None = None
@@ -228,8 +225,7 @@ class FakeBroker:
     async def tail(self, needs: Sequence[Need]) -> AsyncGenerator[Arrival, None]:
         """See `Broker.tail`. A reader that is slow loses the oldest beyond `keep`."""
         if self._reach is not State.UP:
-            destination = needs[0].destination if needs else ""
-            raise Unavailable(self._name, destination, "broker_down")
+            raise Unavailable(self._name, "any destination", "broker_down")
         follower = _Follower(needs, self._keep)
         self._followers.add(follower)
         return follower.arrivals()
@@ -345,11 +341,15 @@ class FakeBroker:
             self._on_state(self._name, state)
 
     def _look_at(self, need: Need) -> Finding:
+        where = need.destination
+        for rule in self._rules:
+            if (rule.destination, rule.left, rule.behaviour.error) == (where, None, Refused):
+                return Finding("error", where, f"told to refuse: {rule.behaviour.reason}")
         if need.record_bytes > self._max_record_bytes:
-            limit = f"takes {self._max_record_bytes} bytes a record"
-            wanted = f"{need.used_by} may need {need.record_bytes}"
-            return Finding("error", need.destination, f"{limit}, {wanted}")
-        return Finding("ok", need.destination, f"takes records of {need.used_by}")
+            needed = f"{need.used_by} may need {need.record_bytes}"
+            limit = f"takes {self._max_record_bytes} bytes a record, {needed}"
+            return Finding("error", where, limit)
+        return Finding("ok", where, f"takes records of {need.used_by}")
 
 
 class _Follower:
