@@ -5,219 +5,396 @@ Field descriptions are the user manual. Times are seconds and sizes bytes once l
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import Field, SecretStr
 
-from gateway.config.units import Duration, Size
+from gateway.config.base import Model
+from gateway.config.brokers import (
+    BrokerConfig,
+    KafkaConfig,
+    NatsConfig,
+    SaslConfig,
+    StreamConfig,
+    TlsConfig,
+    TopicsConfig,
+)
+from gateway.config.delivery import (
+    DeadLetterConfig,
+    DedupeConfig,
+    DeliveryConfig,
+    InboxConfig,
+    LedgerConfig,
+)
+from gateway.config.fields import (
+    Cidr,
+    FieldPath,
+    Name,
+    NonEmpty,
+    SigningSecret,
+    UriReference,
+    UrlPath,
+)
+from gateway.config.units import PositiveDuration, Size
 
-
-class Model(BaseModel):
-    """Immutable, and no key that is not declared."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+__all__ = [
+    "AdminConfig",
+    "BrokerConfig",
+    "DeadLetterConfig",
+    "DedupeConfig",
+    "DeliveryConfig",
+    "GatewayConfig",
+    "HeaderOptions",
+    "InboxConfig",
+    "KafkaConfig",
+    "LedgerConfig",
+    "LogConfig",
+    "Model",
+    "NatsConfig",
+    "RouteConfig",
+    "SaslConfig",
+    "ServerConfig",
+    "SourceConfig",
+    "StreamConfig",
+    "TargetConfig",
+    "TlsConfig",
+    "TopicsConfig",
+]
 
 
 class ServerConfig(Model):
     """The ingress port, which serves webhooks and nothing else."""
 
-    host: str = "0.0.0.0"
-    port: int = 8080
-    max_body: Size = 512 * 1024
-    deadline: Duration = 10.0
-    header_timeout: Duration = 5.0
-    body_timeout: Duration = 10.0
-    shutdown: Duration = 20.0
-    trusted_proxies: tuple[str, ...] = ()
+    host: NonEmpty = Field(
+        default="0.0.0.0",
+        description=(
+            "The address to listen on. Default: every IPv4 interface. Use 127.0.0.1 behind a proxy"
+            " on the same machine, or :: for IPv6."
+        ),
+        examples=["127.0.0.1"],
+    )
+    port: int = Field(
+        default=8080,
+        ge=0,
+        le=65_535,
+        description="The port to listen on; 0 takes any free one.",
+        examples=[8080],
+    )
+    max_body: Size = Field(
+        default=512 * 1024,
+        description=(
+            "The largest request body; a larger one gets 413. Clerk's events are usually below"
+            " 40 kB and at most about 350 kB. The brokers must take this and 8 KiB of headers."
+        ),
+        examples=["512KiB"],
+    )
+    deadline: PositiveDuration = Field(
+        default=10.0,
+        description=(
+            "How long a request may take, from its first byte to the answer. When it has passed,"
+            " the answer is 503 and the sender retries. Svix gives up after 15s, so stay below 14s."
+        ),
+        examples=["10s"],
+    )
+    header_timeout: PositiveDuration = Field(
+        default=5.0,
+        description="How long the request's headers may take to arrive, within the deadline.",
+        examples=["5s"],
+    )
+    body_timeout: PositiveDuration = Field(
+        default=10.0,
+        description="How long the request's body may take to arrive, within the deadline.",
+        examples=["10s"],
+    )
+    shutdown: PositiveDuration = Field(
+        default=20.0,
+        description=(
+            "How long requests in flight have to end after SIGTERM. Keep it below the grace period"
+            " of whatever stops the process (30s in Kubernetes)."
+        ),
+        examples=["20s"],
+    )
+    trusted_proxies: tuple[Cidr, ...] = Field(
+        default=(),
+        description=(
+            "CIDRs of the proxies in front. Only from them is X-Forwarded-For believed. Needed for"
+            " `sources.*.allow_from` behind a proxy."
+        ),
+        examples=[["10.0.0.0/8"]],
+    )
 
 
 class AdminConfig(Model):
     """Health, metrics and console, one port for the whole process tree."""
 
-    host: str = "127.0.0.1"
-    port: int = 9090
-    token: SecretStr = SecretStr("")
-    metrics_public: bool = False
+    host: NonEmpty = Field(
+        default="127.0.0.1",
+        description=(
+            "The address to listen on. Default: this machine only. Anything else needs `token`."
+        ),
+        examples=["0.0.0.0"],
+    )
+    port: int = Field(
+        default=9090,
+        ge=0,
+        le=65_535,
+        description="The port to listen on; 0 takes any free one.",
+        examples=[9090],
+    )
+    token: SecretStr = Field(
+        default=SecretStr(""),
+        description=(
+            "The bearer token of metrics, console and actions; `/livez` and `/readyz` need none."
+            " Empty: no token, and the port listens on this machine only."
+        ),
+        examples=["${GATEWAY_ADMIN_TOKEN:-}"],
+    )
+    metrics_public: bool = Field(
+        default=False,
+        description="Serve `/metrics` without the token, for a scraper that cannot send one.",
+        examples=[True],
+    )
 
 
 class LogConfig(Model):
-    """Logs go to standard error."""
+    """Logs go to standard error. They never hold a payload or a secret."""
 
-    level: Literal["debug", "info", "warning", "error"] = "info"
-    format: Literal["json", "console"] = "json"
-    sample: float = 1.0
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info",
+        description="The least serious lines that are written.",
+        examples=["warning"],
+    )
+    format: Literal["json", "console"] = Field(
+        default="json",
+        description="`json` is one object per line, for machines; `console` is for people.",
+        examples=["console"],
+    )
+    sample: float = Field(
+        default=1.0,
+        ge=0,
+        le=1,
+        description=(
+            "The share of `delivered` and `duplicate` lines that is written, 0 to 1. Lower it when"
+            " the logs grow too large. Warnings and metrics are never thinned by it."
+        ),
+        examples=[0.1],
+    )
 
 
 class SourceConfig(Model):
     """One sender of webhooks."""
 
-    kind: Literal["clerk", "svix", "standard-webhooks"] = "clerk"
-    path: str = "/webhooks/clerk"
-    tolerance: Duration = 300.0
-    allow_from: tuple[str, ...] = ()
-    uri: str | None = None
-    type: str = "type"
-    secrets: tuple[SecretStr, ...]
-    abort_permanent: bool = False
-
-
-class TlsConfig(Model):
-    """TLS to a broker."""
-
-    ca_file: str | None = None
-    cert_file: str | None = None
-    key_file: str | None = None
-
-
-class SaslConfig(Model):
-    """Kafka SASL."""
-
-    mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
-    username: str
-    password: SecretStr
-
-
-class TopicsConfig(Model):
-    """Whether missing topics are created at start, and how."""
-
-    create: bool = False
-    partitions: int = 6
-    replication_factor: int = 3
-
-
-class KafkaConfig(Model):
-    """An Apache Kafka cluster, or anything that speaks its protocol."""
-
-    kind: Literal["kafka"]
-    servers: tuple[str, ...] = ()
-    tls: TlsConfig | None = None
-    sasl: SaslConfig | None = None
-    topics: TopicsConfig = TopicsConfig()
-    linger: Duration = 0.0
-    compression: Literal["none", "gzip", "snappy", "lz4", "zstd"] = "none"
-    request_timeout: Duration = 30.0
-    max_in_flight: int = 10_000
-    max_in_flight_bytes: Size = 64 * 1024 * 1024
-
-
-class StreamConfig(Model):
-    """A JetStream stream to create when it is missing."""
-
-    name: str
-    subjects: tuple[str, ...]
-    storage: Literal["file", "memory"] = "file"
-    replicas: int = 1
-    max_age: Duration | None = None
-    max_bytes: Size | None = None
-    duplicate_window: Duration = 120.0
-
-
-class NatsConfig(Model):
-    """A NATS server or cluster, through JetStream unless told otherwise."""
-
-    kind: Literal["nats"]
-    servers: tuple[str, ...] = ()
-    jetstream: bool = True
-    streams: tuple[StreamConfig, ...] = ()
-    credentials_file: str | None = None
-    nkey_seed_file: str | None = None
-    token: SecretStr | None = None
-    username: str | None = None
-    password: SecretStr | None = None
-    tls: TlsConfig | None = None
-    request_timeout: Duration = 30.0
-    max_in_flight: int = 10_000
-    max_in_flight_bytes: Size = 64 * 1024 * 1024
-
-
-BrokerConfig = Annotated[KafkaConfig | NatsConfig, Field(discriminator="kind")]
+    kind: Literal["clerk", "svix", "standard-webhooks"] = Field(
+        default="clerk",
+        description=(
+            "Who sends: Clerk, another service that uses Svix, or one that follows Standard"
+            " Webhooks. All are verified alike; `clerk` demands a `type` in the body."
+        ),
+        examples=["clerk"],
+    )
+    path: UrlPath = Field(
+        default="/webhooks/clerk",
+        description="The path of the URL that the webhooks are posted to. No two sources share it.",
+        examples=["/webhooks/clerk"],
+    )
+    tolerance: PositiveDuration = Field(
+        default=300.0,
+        description=(
+            "How old a signature may be, and how far in the future. 5m is what Svix advises; more"
+            " helps nobody but a thief of old requests."
+        ),
+        examples=["5m"],
+    )
+    allow_from: tuple[Cidr, ...] = Field(
+        default=(),
+        description=(
+            "CIDRs that may send; others get 401. Empty: everybody who can sign. Behind a proxy"
+            " set `server.trusted_proxies` too."
+        ),
+        examples=[["203.0.113.0/24"]],
+    )
+    uri: UriReference | None = Field(
+        default=None,
+        description=(
+            "The CloudEvents `source` of its events, a URI-reference. Default: `clerk/` and the"
+            " source's name. Consumers dedupe on it, so do not change it later."
+        ),
+        examples=["clerk/main"],
+    )
+    type: NonEmpty = Field(
+        default="type",
+        description=(
+            "JMESPath that gives the event's type. For a sender that calls it otherwise than Clerk."
+        ),
+        examples=["event_type"],
+    )
+    secrets: tuple[SigningSecret, ...] = Field(
+        min_length=1,
+        description=(
+            "The signing secrets of its endpoints; any one of them may have signed. Two while you"
+            " rotate: Clerk does that with a second endpoint on the same URL."
+        ),
+        examples=[["${CLERK_WEBHOOK_SIGNING_SECRET}"]],
+    )
+    abort_permanent: bool = Field(
+        default=False,
+        description=(
+            "Tell Svix to stop retrying a verified event that is refused for good (400 or 422)."
+        ),
+        examples=[True],
+    )
 
 
 class HeaderOptions(Model):
     """Which of the standard headers are sent."""
 
-    signature: bool = True
+    signature: bool = Field(
+        default=True,
+        description=(
+            "Send `svix-signature`, so that a consumer with the secret can verify the record. Who"
+            " can verify can also forge; false leaves the header out."
+        ),
+        examples=[False],
+    )
 
 
 class TargetConfig(Model):
     """One destination of a route: a Kafka topic or a NATS subject."""
 
-    broker: str
-    topic: str | None = None
-    subject: str | None = None
-    key: str | None = None
-    payload: Literal["original", "data", "cloudevents"] = "original"
-    headers: dict[str, str] = {}
-    redact: tuple[str, ...] = ()
+    broker: Name = Field(description="The name of a broker under `brokers`.", examples=["events"])
+    topic: NonEmpty | None = Field(
+        default=None,
+        description=(
+            "The Kafka topic. May hold `{placeholders}` in JMESPath after a literal beginning that"
+            " ends in `.`, `-` or `_`."
+        ),
+        examples=["clerk.users"],
+    )
+    subject: NonEmpty | None = Field(
+        default=None,
+        description=(
+            "The NATS subject. May hold `{placeholders}` in JMESPath after a literal beginning that"
+            " ends in `.`, `-` or `_`."
+        ),
+        examples=["clerk.{type}"],
+    )
+    key: NonEmpty | None = Field(
+        default=None,
+        description=(
+            "Template of the Kafka key; records with the same key stay in order. Default: the id of"
+            " the user, organization or payer that the event belongs to."
+        ),
+        examples=["{data.organization.id || data.id}"],
+    )
+    payload: Literal["original", "data", "cloudevents"] = Field(
+        default="original",
+        description=(
+            "What the record holds: `original`, the body byte for byte; `data`, its `data` alone;"
+            " `cloudevents`, a CloudEvents JSON object (structured mode)."
+        ),
+        examples=["cloudevents"],
+    )
+    headers: dict[str, str] = Field(
+        default={},
+        description="Extra headers; the values are templates.",
+        examples=[{"x-tenant": "{data.public_metadata.tenant}"}],
+    )
+    redact: tuple[FieldPath, ...] = Field(
+        default=(),
+        description=(
+            "Paths into the event that are left out of the record. Not with `payload: original`,"
+            " whose bytes are never changed."
+        ),
+        examples=[["data.private_metadata"]],
+    )
 
 
 class RouteConfig(Model):
-    """Which events go to which targets."""
+    """Which events go to which targets. Every route that matches delivers."""
 
-    name: str
-    events: tuple[str, ...]
-    exclude: tuple[str, ...] = ()
-    sources: tuple[str, ...] | None = None
-    when: str | None = None
-    targets: tuple[TargetConfig, ...]
-
-
-class DedupeConfig(Model):
-    """How long a complete event is remembered."""
-
-    window: Duration = 120.0
-
-
-class LedgerConfig(Model):
-    """Where the memory of events is kept, and for how long."""
-
-    store: Literal["memory", "nats-kv"] = "memory"
-    broker: str | None = None
-    bucket: str = "GATEWAY_LEDGER"
-    incomplete_for: Duration = 108_000.0
-    max_bytes: Size = 64 * 1024 * 1024
-
-
-class DeadLetterConfig(Model):
-    """Where what is refused for good goes."""
-
-    broker: str
-    topic: str | None = None
-    subject: str | None = None
-    unredacted: bool = False
-
-
-class InboxConfig(Model):
-    """The store of inbox mode."""
-
-    store: Literal["sqlite", "jetstream"] = "sqlite"
-    path: str = "./gateway-inbox.db"
-    broker: str | None = None
-    stream: str = "GATEWAY_INBOX"
-    max_bytes: Size = 1024**3
-    parked_max_bytes: Size = 256 * 1024 * 1024
-    max_age: Duration = 604_800.0
-
-
-class DeliveryConfig(Model):
-    """How an event's targets are served."""
-
-    mode: Literal["direct", "inbox"] = "direct"
-    dedupe: DedupeConfig = DedupeConfig()
-    ledger: LedgerConfig = LedgerConfig()
-    dead_letter: DeadLetterConfig | None = None
-    inbox: InboxConfig = InboxConfig()
+    name: Name = Field(
+        description="What logs, metrics and the header `gateway-route` call it.",
+        examples=["users"],
+    )
+    events: tuple[NonEmpty, ...] = Field(
+        min_length=1,
+        description="The event types: exact ones, `prefix.*`, or `*` for all.",
+        examples=[["user.*", "session.created"]],
+    )
+    exclude: tuple[NonEmpty, ...] = Field(
+        default=(),
+        description="Event types that it does not take, although `events` names them.",
+        examples=[["user.deleted"]],
+    )
+    sources: tuple[str, ...] | None = Field(
+        default=None,
+        description="The sources it takes events of. Default: all. Say it when there are several.",
+        examples=[["clerk"]],
+    )
+    when: NonEmpty | None = Field(
+        default=None,
+        description="JMESPath over the event; only events for which it is true are taken.",
+        examples=["data.public_metadata.tier == 'enterprise'"],
+    )
+    targets: tuple[TargetConfig, ...] = Field(
+        description="Where the events go: to all of these.",
+        examples=[[{"broker": "events", "topic": "clerk.users"}]],
+    )
 
 
 class GatewayConfig(Model):
     """The whole file."""
 
-    server: ServerConfig = ServerConfig()
-    admin: AdminConfig = AdminConfig()
-    log: LogConfig = LogConfig()
-    headers: HeaderOptions = HeaderOptions()
-    sources: dict[str, SourceConfig]
-    brokers: dict[str, BrokerConfig]
-    routes: tuple[RouteConfig, ...]
-    unmatched: Literal["accept", "dead_letter", "reject"] = "accept"
-    delivery: DeliveryConfig = DeliveryConfig()
+    server: ServerConfig = Field(
+        default=ServerConfig(),
+        description="The port that takes webhooks, and the bounds of a request.",
+        examples=[{"port": 8080}],
+    )
+    admin: AdminConfig = Field(
+        default=AdminConfig(),
+        description="The port of health and metrics.",
+        examples=[{"port": 9090}],
+    )
+    log: LogConfig = Field(
+        default=LogConfig(),
+        description="What is logged, and how.",
+        examples=[{"format": "console"}],
+    )
+    headers: HeaderOptions = Field(
+        default=HeaderOptions(),
+        description="Which of the standard headers records have.",
+        examples=[{"signature": False}],
+    )
+    sources: dict[Name, SourceConfig] = Field(
+        description="Who sends webhooks, by a name of your choice.",
+        examples=[{"clerk": {"secrets": ["${CLERK_WEBHOOK_SIGNING_SECRET}"]}}],
+    )
+    brokers: dict[Name, BrokerConfig] = Field(
+        description="Where events can go, by a name of your choice.",
+        examples=[{"bus": {"kind": "nats", "servers": ["nats://localhost:4222"]}}],
+    )
+    routes: tuple[RouteConfig, ...] = Field(
+        description="Which events go where. Every route that matches delivers.",
+        examples=[
+            [
+                {
+                    "name": "users",
+                    "events": ["user.*"],
+                    "targets": [{"broker": "bus", "subject": "clerk.{type}"}],
+                }
+            ]
+        ],
+    )
+    unmatched: Literal["accept", "dead_letter", "reject"] = Field(
+        default="accept",
+        description=(
+            "What happens to a genuine event that no route takes: `accept` answers 200 and counts"
+            " it, `dead_letter` keeps it, `reject` answers 422."
+        ),
+        examples=["reject"],
+    )
+    delivery: DeliveryConfig = Field(
+        default=DeliveryConfig(),
+        description="How events are delivered, and where those go that are refused for good.",
+        examples=[{"dead_letter": {"broker": "events", "topic": "clerk.dead-letter"}}],
+    )

@@ -1,0 +1,150 @@
+"""The config of delivery: its mode, its memory of events, and the dead letter."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from gateway.config.base import Model
+from gateway.config.fields import FilePath, Name, NonEmpty, StreamName
+from gateway.config.units import PositiveDuration, Size
+
+__all__ = ["DeadLetterConfig", "DedupeConfig", "DeliveryConfig", "InboxConfig", "LedgerConfig"]
+
+
+class DedupeConfig(Model):
+    """How long a complete event is remembered. Comes with a later version."""
+
+    window: PositiveDuration = Field(
+        default=120.0,
+        description="How long a second copy of a delivered event is answered `duplicate`.",
+        examples=["2m"],
+    )
+
+
+class LedgerConfig(Model):
+    """Where the memory of events is kept, and for how long. Comes with a later version."""
+
+    store: Literal["memory", "nats-kv"] = Field(
+        default="memory",
+        description="`memory` holds for one process tree; several replicas need `nats-kv`.",
+        examples=["nats-kv"],
+    )
+    broker: Name | None = Field(
+        default=None, description="The NATS broker of the `nats-kv` store.", examples=["bus"]
+    )
+    bucket: StreamName = Field(
+        default="GATEWAY_LEDGER",
+        description="The key-value bucket of the `nats-kv` store.",
+        examples=["GATEWAY_LEDGER"],
+    )
+    incomplete_for: PositiveDuration = Field(
+        default=108_000.0,
+        description=(
+            "How long an event with targets still owed is remembered. Svix retries for about 28h."
+        ),
+        examples=["30h"],
+    )
+    max_bytes: Size = Field(
+        default=64 * 1024 * 1024,
+        description="How large the ledger may grow; complete events go first.",
+        examples=["64MiB"],
+    )
+
+
+class DeadLetterConfig(Model):
+    """Where what is refused for good goes, with its original body."""
+
+    broker: Name = Field(description="The name of a broker under `brokers`.", examples=["events"])
+    topic: NonEmpty | None = Field(
+        default=None,
+        description="The Kafka topic, a literal name.",
+        examples=["clerk.dead-letter"],
+    )
+    subject: NonEmpty | None = Field(
+        default=None,
+        description="The NATS subject, a literal name.",
+        examples=["clerk.dead-letter"],
+    )
+    unredacted: bool = Field(
+        default=False,
+        description=(
+            "Say that dead letters may hold what a target redacts: they have the whole body."
+            " Without it `check` warns."
+        ),
+        examples=[True],
+    )
+
+
+class InboxConfig(Model):
+    """The store of inbox mode. Comes with a later version."""
+
+    store: Literal["sqlite", "jetstream"] = Field(
+        default="sqlite",
+        description="`sqlite` is a file of one machine; `jetstream` is replicated.",
+        examples=["jetstream"],
+    )
+    path: FilePath = Field(
+        default="./gateway-inbox.db",
+        description="The file of the `sqlite` store.",
+        examples=["/var/lib/gateway/inbox.db"],
+    )
+    broker: Name | None = Field(
+        default=None, description="The NATS broker of the `jetstream` store.", examples=["bus"]
+    )
+    stream: StreamName = Field(
+        default="GATEWAY_INBOX",
+        description="The stream of the `jetstream` store.",
+        examples=["GATEWAY_INBOX"],
+    )
+    max_bytes: Size = Field(
+        default=1024**3,
+        description="How much may wait; a full inbox answers 503.",
+        examples=["1GiB"],
+    )
+    parked_max_bytes: Size = Field(
+        default=256 * 1024 * 1024,
+        description="How much that failed for good may be kept for an operator.",
+        examples=["256MiB"],
+    )
+    max_age: PositiveDuration = Field(
+        default=604_800.0,
+        description="How long an event is tried before it goes to the dead letter.",
+        examples=["7d"],
+    )
+
+
+class DeliveryConfig(Model):
+    """How an event's targets are served."""
+
+    mode: Literal["direct", "inbox"] = Field(
+        default="direct",
+        description=(
+            "`direct` answers when every target has the event. `inbox` comes with a later version."
+        ),
+        examples=["direct"],
+    )
+    dedupe: DedupeConfig = Field(
+        default=DedupeConfig(),
+        description="How long a complete event is remembered. Comes with a later version.",
+        examples=[{"window": "2m"}],
+    )
+    ledger: LedgerConfig = Field(
+        default=LedgerConfig(),
+        description="The memory of events. Comes with a later version.",
+        examples=[{"store": "memory"}],
+    )
+    dead_letter: DeadLetterConfig | None = Field(
+        default=None,
+        description=(
+            "Where a record goes that its target refuses for good. Without it such an event is"
+            " answered 503, and the sender retries in vain."
+        ),
+        examples=[{"broker": "events", "topic": "clerk.dead-letter"}],
+    )
+    inbox: InboxConfig = Field(
+        default=InboxConfig(),
+        description="The store of inbox mode. Comes with a later version.",
+        examples=[{"store": "sqlite"}],
+    )

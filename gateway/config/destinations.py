@@ -1,0 +1,82 @@
+"""What a topic and a subject may be called. Pure text in, a problem in words or None out.
+
+Kafka: `org.apache.kafka.common.internals.Topic`. NATS: https://docs.nats.io/nats-concepts/subjects
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+__all__ = ["literal_beginning", "subject_problem", "template_problem", "topic_problem"]
+
+_MAX_TOPIC: Final = 249
+_MAX_SUBJECT: Final = 1024
+_TOPIC: Final = re.compile(r"[A-Za-z0-9._-]*")
+_BLANK: Final = re.compile(r"[\s\x00-\x1f\x7f]")
+
+
+def literal_beginning(template: str) -> tuple[str, bool]:
+    """Give the literal before the first `{placeholder}`, and whether that is the whole.
+
+    `{{` and `}}` stand for one brace, as in `gateway.routing.template`.
+    """
+    literal, at = "", 0
+    while at < len(template):
+        char = template[at]
+        doubled = template[at : at + 2] in {"{{", "}}"}
+        if char == "{" and not doubled:
+            return literal, False
+        literal += char
+        at += 2 if doubled else 1
+    return literal, True
+
+
+def topic_problem(topic: str) -> str | None:
+    """Say why Kafka, or this gateway, does not take a literal topic."""
+    if topic in {".", ".."}:
+        return "a topic cannot be called . or .."
+    if len(topic) > _MAX_TOPIC:
+        return f"a topic has at most {_MAX_TOPIC} characters"
+    return _topic_text_problem(topic)
+
+
+def subject_problem(subject: str) -> str | None:
+    """Say why NATS, or this gateway, does not take a literal subject to publish to."""
+    if len(subject) > _MAX_SUBJECT:
+        return f"a subject has at most {_MAX_SUBJECT} characters"
+    if subject.endswith("."):
+        return "a subject cannot end in a dot; remove it"
+    return _subject_text_problem(subject)
+
+
+def template_problem(beginning: str, kind: str) -> str | None:
+    """Say why a template must not begin with this literal; `kind` is `kafka` or `nats`.
+
+    Without a literal of its own a template could be rendered into any destination there is.
+    """
+    if not beginning:
+        return "what stands before the first { must not be empty; write clerk.{type}"
+    if beginning[-1] not in "._-":
+        return "what stands before the first { must end in . - or _; write clerk.{type}"
+    return _topic_text_problem(beginning) if kind == "kafka" else _subject_text_problem(beginning)
+
+
+def _topic_text_problem(text: str) -> str | None:
+    if not _TOPIC.fullmatch(text):
+        return "a topic is made of letters, digits, dots, _ and -"
+    if text.startswith("__"):
+        return "topics that begin with __ are Kafka's own; choose another name"
+    return None
+
+
+def _subject_text_problem(text: str) -> str | None:
+    if _BLANK.search(text):
+        return "a subject has no spaces; separate its tokens by dots"
+    if "*" in text or ">" in text:
+        return "* and > are for those who subscribe; name one subject to publish to"
+    if text.startswith(("$", "_INBOX")):
+        return "subjects that begin with $ or _INBOX are NATS's own; choose another name"
+    if text.startswith(".") or ".." in text:
+        return "a subject has no empty token; remove the extra dot"
+    return None

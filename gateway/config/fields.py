@@ -1,0 +1,127 @@
+"""The kinds of text that config fields hold, each with its check.
+
+No check repeats the value it refuses: it may be a secret, or come from the environment.
+"""
+
+from __future__ import annotations
+
+import re
+from ipaddress import ip_network
+from typing import Annotated, Final
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field, SecretStr
+
+from gateway.config.refusal import refusal
+from gateway.signature import SecretError, decode_secret
+
+__all__ = [
+    "Cidr",
+    "FieldPath",
+    "FilePath",
+    "Name",
+    "NonEmpty",
+    "Password",
+    "SigningSecret",
+    "StreamName",
+    "UriReference",
+    "UrlPath",
+]
+
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+_URL_PATH: Final = re.compile(r"/[!-~]*")
+_STREAM: Final = re.compile(r"[^\s.*>/\\\x00-\x1f\x7f]{1,255}")
+_FIELD_PATH: Final = re.compile(r"[^\s.]+(\.[^\s.]+)*")
+# RFC 3986: reserved and unreserved characters, and percent-encoded ones.
+_URI: Final = re.compile(r"(?:[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=-]|%[0-9A-Fa-f]{2})+")
+_SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*")
+
+
+def _name(value: str) -> str:
+    if not _NAME.fullmatch(value):
+        raise refusal("expected a name of letters, digits, _ and -, with a letter or digit first")
+    return value
+
+
+def _non_empty(value: str) -> str:
+    if not value.strip():
+        raise refusal("must not be empty")
+    return value
+
+
+def _url_path(value: str) -> str:
+    if not value.startswith("/"):
+        raise refusal("expected a path that begins with /, such as /webhooks/clerk")
+    if "?" in value or "#" in value:
+        raise refusal("expected a path without ? and #; the query string is ignored anyway")
+    if "%" in value or not _URL_PATH.fullmatch(value):
+        raise refusal("expected a path of visible ASCII characters, none of them %-encoded")
+    return value
+
+
+def _cidr(value: str) -> str:
+    try:
+        ip_network(value, strict=False)
+    except ValueError:
+        raise refusal("expected a CIDR such as 10.0.0.0/8, or one IP address") from None
+    return value
+
+
+def _uri_reference(value: str) -> str:
+    if not _URI.fullmatch(value) or value.count("#") > 1:
+        raise refusal("expected a URI or a relative reference such as clerk/main (RFC 3986)")
+    before, colon, _ = re.split(r"[/?#]", value, maxsplit=1)[0].partition(":")
+    if colon and not _SCHEME.fullmatch(before):
+        raise refusal("what stands before the first colon must be a scheme, such as urn: or https:")
+    try:
+        urlsplit(value)
+    except ValueError:
+        raise refusal("expected a URI; the part between // and / is not a host") from None
+    return value
+
+
+def _signing_secret(value: SecretStr) -> SecretStr:
+    text = value.get_secret_value().strip().removeprefix("v1,")
+    try:
+        decode_secret(text)
+    except SecretError as error:
+        raise refusal(
+            f"this signing secret {error.problem}; copy it from the endpoint's page in the"
+            " dashboard: whsec_ and base64"
+        ) from None
+    return SecretStr(text)
+
+
+def _password(value: SecretStr) -> SecretStr:
+    if not value.get_secret_value():
+        raise refusal("must not be empty")
+    return value
+
+
+def _stream_name(value: str) -> str:
+    if not _STREAM.fullmatch(value):
+        raise refusal("expected a stream name without spaces, dots, *, > and slashes")
+    return value
+
+
+def _field_path(value: str) -> str:
+    if not _FIELD_PATH.fullmatch(value):
+        raise refusal("expected a dotted path into the event, such as data.private_metadata")
+    return value
+
+
+Name = Annotated[
+    str, AfterValidator(_name), Field(json_schema_extra={"pattern": f"^{_NAME.pattern}$"})
+]
+"""What other parts of the file, metrics and headers call something."""
+NonEmpty = Annotated[str, AfterValidator(_non_empty)]
+FilePath = Annotated[str, AfterValidator(_non_empty)]
+"""A file, relative to the directory that the gateway is started in."""
+UrlPath = Annotated[str, AfterValidator(_url_path)]
+Cidr = Annotated[str, AfterValidator(_cidr)]
+UriReference = Annotated[str, AfterValidator(_uri_reference)]
+SigningSecret = Annotated[SecretStr, AfterValidator(_signing_secret)]
+"""`whsec_` and base64, the base64 alone, or `v1,whsec_…`; what is kept has no `v1,`."""
+Password = Annotated[SecretStr, AfterValidator(_password)]
+StreamName = Annotated[str, AfterValidator(_stream_name)]
+FieldPath = Annotated[str, AfterValidator(_field_path)]

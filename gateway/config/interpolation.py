@@ -1,0 +1,173 @@
+"""`${…}` in the text of a config value, replaced after the YAML is parsed.
+
+    ${V}          the environment variable V, which must be set
+    ${V:-d}       V, or d where V is unset or empty
+    ${V:?m}       V, or an error that says m where V is unset or empty
+    ${file:/p}    the content of the file /p, without the newline at its end
+    $$            one $
+
+What was put in is never looked at again, and never part of a message.
+"""
+
+from __future__ import annotations
+
+import re
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+__all__ = ["Expansion", "Fault", "Interpolated", "Interpolator"]
+
+MAX_FILE: Final = 64 * 1024
+"""Bytes of one `${file:…}`."""
+MAX_TOTAL: Final = 4 * 1024 * 1024
+"""Characters that all values together may bring in."""
+
+_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_SURROGATE: Final = re.compile(r"[\ud800-\udfff]")
+_SYNTAX: Final = "write ${NAME}, ${NAME:-default}, ${NAME:?message} or ${file:/path}; $$ is one $"
+
+
+class Interpolated(str):
+    """Text that holds something from outside the config file."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A `${…}` that cannot be replaced."""
+
+    offset: int
+    """Where it begins in the value's text, 0-based."""
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Expansion:
+    """A value's text with everything replaced that could be."""
+
+    text: str
+    faults: tuple[Fault, ...]
+
+
+class _UnresolvedError(Exception):
+    """One `${…}` that gives nothing; the message is for the user."""
+
+
+class Interpolator:
+    """Replaces `${…}` from one environment; keeps count of what it brought in."""
+
+    def __init__(self, env: Mapping[str, str]) -> None:
+        self._env = env
+        self._files: dict[str, str] = {}
+        self._left = MAX_TOTAL
+
+    def expand(self, source: str) -> Expansion:
+        """Replace every `${…}` and `$$`. The text is `Interpolated` where there was a `${…}`."""
+        parts: list[str] = []
+        faults: list[Fault] = []
+        interpolated = False
+        at = 0
+        while (dollar := source.find("$", at)) >= 0:
+            parts.append(source[at:dollar])
+            following = source[dollar + 1 : dollar + 2]
+            if following != "{":
+                parts.append("$")
+                at = dollar + (2 if following == "$" else 1)
+                continue
+            interpolated = True
+            end = _closing_brace(source, dollar + 1)
+            if end < 0:
+                faults.append(Fault(dollar, "${ is not closed; write ${NAME}, or $${ for the text"))
+                return Expansion("", tuple(faults))
+            try:
+                parts.append(self._resolve(source[dollar + 2 : end]))
+            except _UnresolvedError as error:
+                faults.append(Fault(dollar, str(error)))
+            at = end + 1
+        text = "".join((*parts, source[at:]))
+        return Expansion(Interpolated(text) if interpolated else text, tuple(faults))
+
+    def _resolve(self, inside: str) -> str:
+        text = self._lookup(inside)
+        self._left -= len(text)
+        if self._left < 0:
+            raise _UnresolvedError(f"all ${{…}} together give more than {MAX_TOTAL} characters")
+        return text
+
+    def _lookup(self, inside: str) -> str:
+        if inside.startswith("file:"):
+            return self._file(inside.removeprefix("file:"))
+        name, operator, argument = inside[:0], "", ""
+        match = _NAME.match(inside)
+        if match is not None:
+            name, rest = match[0], inside[match.end() :]
+            operator, argument = rest[:2], rest[2:]
+        if not name or operator not in {"", ":-", ":?"}:
+            raise _UnresolvedError(f"not a known form of ${{…}}; {_SYNTAX}")
+        if "${" in argument:
+            raise _UnresolvedError(f"${{…}} cannot stand inside another; {_SYNTAX}")
+        return self._variable(name, operator, argument)
+
+    def _variable(self, name: str, operator: str, argument: str) -> str:
+        value = self._env.get(name)
+        if value is not None and _SURROGATE.search(value):
+            raise _UnresolvedError(f"the variable {name} is not UTF-8 text")
+        if operator == "":
+            if value is None:
+                raise _UnresolvedError(
+                    f"the variable {name} is not set; set it, or write ${{{name}:-default}}"
+                )
+            return value
+        if value:
+            return value
+        if operator == ":-":
+            return argument
+        state = "not set" if value is None else "empty"
+        raise _UnresolvedError(f"the variable {name} is {state}: {argument or 'set it'}")
+
+    def _file(self, name: str) -> str:
+        if not name:
+            raise _UnresolvedError("${file:} names no file; write ${file:/run/secrets/name}")
+        if name not in self._files:
+            self._files[name] = _read_file(name)
+        return self._files[name]
+
+
+def _closing_brace(source: str, opening: int) -> int:
+    """Give the index of the brace that closes the one at `opening`, or -1.
+
+    Braces inside are counted, so that a default may be a template: `${T:-clerk.{type}}`.
+    """
+    depth = 0
+    for at in range(opening, len(source)):
+        if source[at] == "{":
+            depth += 1
+        elif source[at] == "}":
+            depth -= 1
+            if depth == 0:
+                return at
+    return -1
+
+
+def _read_file(name: str) -> str:
+    try:
+        path = Path(name)
+        # Opening a pipe would wait for its writer.
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise _UnresolvedError(f"{name} is not a file")
+        with path.open("rb") as file:
+            content = file.read(MAX_FILE + 1)
+    except OSError as error:
+        raise _UnresolvedError(f"{name} cannot be read: {error.strerror}") from None
+    except ValueError:
+        raise _UnresolvedError("${file:…} does not name a file") from None
+    if len(content) > MAX_FILE:
+        raise _UnresolvedError(f"{name} is larger than {MAX_FILE // 1024} KiB")
+    try:
+        return content.decode("utf-8-sig").rstrip("\r\n")
+    except UnicodeDecodeError:
+        raise _UnresolvedError(f"{name} is not UTF-8 text") from None

@@ -1,0 +1,125 @@
+"""A config out of a faulty document, so that what is right in it can be checked as well.
+
+Each faulty value is left to its default, or replaced by a stand-in where the field has none.
+The result is never used to run anything; what is said about the repaired places is dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from copy import deepcopy
+from typing import Any, Final
+
+from pydantic import BaseModel
+
+from gateway.config.models import GatewayConfig
+from gateway.config.problems import DocumentPath
+from gateway.config.validation import Fault, Place, validate
+
+__all__ = ["STAND_INS", "Repairs", "repair"]
+
+_MAX_ROUNDS: Final = 8
+"""A repair can uncover the next fault, once for each level of the models."""
+
+STAND_INS: Final[dict[str, Any]] = {
+    "broker": "stand-in",
+    "brokers": {},
+    "events": ["stand-in"],
+    "kind": "kafka",
+    "mechanism": "PLAIN",
+    "name": "stand-in",
+    "password": "stand-in",
+    "routes": [],
+    "secrets": ["whsec_c3RhbmQtaW4gc3RhbmQtaW4="],
+    "sources": {},
+    "subjects": ["stand-in"],
+    "targets": [],
+    "username": "stand-in",
+}
+"""A valid value of every field that has no default."""
+
+
+class Repairs:
+    """The places where a config is not what the document says."""
+
+    def __init__(self, paths: Iterable[DocumentPath]) -> None:
+        self._paths: set[DocumentPath] = set()
+        self._around: set[DocumentPath] = set()
+        for path in paths:
+            self.add(path)
+
+    def add(self, path: DocumentPath) -> None:
+        """Note a place."""
+        self._paths.add(path)
+        self._around.update(path[:length] for length in range(len(path) + 1))
+
+    def touch(self, path: DocumentPath) -> bool:
+        """Tell whether a place is at `path`, in it, or around it."""
+        return path in self._around or any(
+            path[:length] in self._paths for length in range(len(path))
+        )
+
+
+def repair(value: Any, faults: tuple[Fault, ...], repairs: Repairs) -> GatewayConfig | None:
+    """Replace what is faulty until the rest is valid; None where too little remains."""
+    value = deepcopy(value)
+    for _ in range(_MAX_ROUNDS):
+        if not isinstance(value, dict):
+            return None
+        for fault in faults:
+            repairs.add(fault.place.path)
+            repairs.add(_replace(value, fault))
+        result = validate(value)
+        if isinstance(result, GatewayConfig):
+            return result
+        faults = result
+    return None
+
+
+def _replace(root: dict[str, Any], fault: Fault) -> DocumentPath:
+    """Repair one fault, and give the path of what was replaced."""
+    place = fault.place
+    if fault.at_key:
+        return _delete(root, place.path)
+    if fault.type in {"union_tag_invalid", "union_tag_not_found", "model_attributes_type"}:
+        return _set(root, place.path[:2], {"kind": "kafka"})
+    if place.field is None:
+        return _set(root, place.path, {})
+    if _has_default(place):
+        return _delete(root, place.field_path)
+    return _set(root, place.field_path, deepcopy(STAND_INS[place.field]))
+
+
+def _has_default(place: Place) -> bool:
+    model: type[BaseModel] | None = place.model
+    if model is None or place.field is None:
+        return False
+    return not model.model_fields[place.field].is_required()
+
+
+def _parent(root: Any, path: DocumentPath) -> Any:
+    """Give what holds the last part of `path`, or None where an earlier repair removed it."""
+    for part in path[:-1]:
+        if isinstance(root, dict):
+            root = root.get(part)
+        elif isinstance(root, list) and isinstance(part, int) and part < len(root):
+            root = root[part]
+        else:
+            return None
+    return root
+
+
+def _delete(root: Any, path: DocumentPath) -> DocumentPath:
+    parent = _parent(root, path)
+    if isinstance(parent, dict):
+        parent.pop(path[-1], None)
+    return path
+
+
+def _set(root: Any, path: DocumentPath, value: Any) -> DocumentPath:
+    parent = _parent(root, path)
+    last = path[-1] if path else None
+    in_list = isinstance(parent, list) and isinstance(last, int) and last < len(parent)
+    if in_list or isinstance(parent, dict):
+        parent[last] = value
+    return path
