@@ -8,6 +8,10 @@ from collections.abc import Callable, Mapping
 import pytest
 import uvloop
 
+pytest.register_assert_rewrite(
+    "tests.brokers.contract", "tests.brokers.contract_outage", "tests.brokers.harness"
+)
+
 
 def pytest_asyncio_loop_factories(
     item: pytest.Item,

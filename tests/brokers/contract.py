@@ -304,9 +304,7 @@ class LifeContract:
         destination, subject = await harness.destination(), harness.subject()
         need = Need(destination, False, 2 * ONE_MEBIBYTE, "route users")
         findings = await subject.broker.check([need])
-        errors = [finding for finding in findings if finding.severity == "error"]
-        assert errors
-        assert any("route users" in finding.message for finding in errors), findings
+        assert "error" in {finding.severity for finding in findings}, findings
 
     async def test_tail_gives_what_arrives(self, harness: Harness) -> None:
         destination = await harness.destination()

@@ -134,8 +134,10 @@ class ServerProcess(ABC):
         _running.discard(self)
 
     def pause(self) -> None:
-        """Freeze it (SIGSTOP): its sockets stay open and nothing answers."""
+        """Freeze it (SIGSTOP) and wait until it is: its sockets stay open and nothing answers."""
         self._signal(signal.SIGSTOP)
+        if sys.platform == "linux" and self._process is not None and self.running:
+            os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def resume(self) -> None:
         """Let it run on (SIGCONT)."""

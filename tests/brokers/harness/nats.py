@@ -8,6 +8,7 @@ import uuid
 import nats
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from nats.js import JetStreamContext
 
 from gateway.brokers.base import Broker, Headers, Receipt, Refused
 from gateway.brokers.nats import NatsBroker
@@ -89,17 +90,18 @@ class JetStreamHarness(_NatsHarness):
         records: list[Record] = []
         try:
             async with asyncio.timeout(PATIENCE):
-                while True:
-                    last = (await context.stream_info(stream)).state.last_seq
-                    while len(records) < last:
-                        found = await context.get_msg(stream, len(records) + 1)
-                        place = (stream, len(records) + 1)
-                        records.append(_record(found.data or b"", found.headers, place))
-                    if len(records) >= at_least:
-                        return records
-                    await asyncio.sleep(0.02)
+                reader = await context.subscribe(destination, stream=stream, ordered_consumer=True)
+                while len(records) < at_least or not await self._at_end(context, stream, records):
+                    message = await reader.next_msg(timeout=PATIENCE)
+                    place = (stream, message.metadata.sequence.stream)
+                    records.append(_record(message.data, message.headers, place))
         finally:
             await client.close()
+        return records
+
+    async def _at_end(self, context: JetStreamContext, stream: str, records: list[Record]) -> bool:
+        state = (await context.stream_info(stream)).state
+        return len(records) >= state.messages
 
     def place(self, receipt: Receipt) -> Place | None:
         return receipt.stream, receipt.seq

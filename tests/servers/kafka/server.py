@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import re
 import subprocess
@@ -19,6 +20,7 @@ from tests.servers.process import LOOPBACK, ServerError, ServerProcess, free_por
 # The heap is small and the compiler quick: what counts here is how soon the server is up.
 _JVM = ("-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Djava.awt.headless=true")
 _FORMAT_SECONDS = 60
+_CREATE_SECONDS = 30
 _STARTED = re.compile(rb"Kafka Server started")
 _LOGGING = """\
 status = warn
@@ -145,15 +147,29 @@ class KafkaServer(ServerProcess):
 async def create_topic(
     bootstrap: str, name: str, partitions: int = 1, configs: Mapping[str, str] | None = None
 ) -> str:
-    """Create a topic with one replica on the Kafka at `bootstrap` and give its name back."""
+    """Create a topic with one replica on the Kafka at `bootstrap` and give its name back.
+
+    Returns once every partition has a leader, which is a moment after the controller's answer.
+    """
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
     await admin.start()
     try:
         topic = NewTopic(name, partitions, 1, topic_configs=dict(configs or {}))
         answer = await admin.create_topics([topic])
+        for _, code, *message in answer.topic_errors:
+            if code:
+                raise for_code(code)(*message)
+        async with asyncio.timeout(_CREATE_SECONDS):
+            await _leaders(admin, name)
     finally:
         await admin.close()
-    for _, code, *message in answer.topic_errors:
-        if code:
-            raise for_code(code)(*message)
     return name
+
+
+async def _leaders(admin: AIOKafkaAdminClient, topic: str) -> None:
+    """Poll until every partition has a leader: nobody tells when it is so."""
+    while True:
+        (found,) = await admin.describe_topics([topic])
+        if found["partitions"] and all(one["leader"] >= 0 for one in found["partitions"]):
+            return
+        await asyncio.sleep(0.02)
