@@ -113,7 +113,9 @@ async def main(url: str, secret: str, connections: int, seconds: float, size: in
     loop = asyncio.get_running_loop()
     for at in range(connections):
         await loop.create_connection(
-            lambda at=at: Connection(run, at), parts.hostname, parts.port  # type: ignore[misc]  # a default argument
+            lambda at=at: Connection(run, at),
+            parts.hostname,
+            parts.port,  # type: ignore[misc]  # a default argument
         )
     async with asyncio.timeout(seconds + 30):
         await run.done.wait()
@@ -134,4 +136,6 @@ async def main(url: str, secret: str, connections: int, seconds: float, size: in
 
 
 if __name__ == "__main__":
-    uvloop.run(main(sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4]), int(sys.argv[5])))
+    uvloop.run(
+        main(sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4]), int(sys.argv[5]))
+    )

@@ -6,19 +6,17 @@ nowhere else, and what is published is the body, not what was parsed.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from functools import lru_cache
 from typing import Any
 
 import msgspec
 
 from gateway import GatewayError
 from gateway.clerk.catalogue import entity_key
-from gateway.metadata import Metadata
+from gateway.metadata import Metadata, rfc3339
 from gateway.routing.expressions import Expression, ExpressionError
 from gateway.signature import Proof
 
-__all__ = ["Event", "EventError", "Sender", "event_time", "read_event", "rfc3339"]
+__all__ = ["Event", "EventError", "Sender", "event_time", "read_event"]
 
 MAX_TYPE = 256
 """Characters of an event type; Clerk's longest has 34."""
@@ -99,18 +97,6 @@ def event_time(document: dict[str, Any]) -> str | None:
         if 0 < value <= _LAST_MILLISECOND:
             return rfc3339(value / 1000 if value >= _MILLISECONDS_FROM else value)
     return None
-
-
-def rfc3339(seconds: float) -> str:
-    """Format Unix seconds as RFC 3339 in UTC with milliseconds."""
-    whole, milliseconds = divmod(round(seconds * 1000), 1000)
-    return f"{_second(whole)}.{milliseconds:03d}Z"
-
-
-@lru_cache(maxsize=1024)
-def _second(seconds: int) -> str:
-    # Events of one second share this; formatting a date costs more than the rest of the parsing.
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def _subject(data: object) -> str | None:

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -22,6 +24,7 @@ __all__ = [
     "kafka_headers",
     "nats_headers",
     "percent_encode",
+    "rfc3339",
     "structured_headers",
 ]
 
@@ -98,6 +101,18 @@ def percent_encode(value: str) -> str:
 def clean_header(value: str) -> str:
     """Drop what could end a header or hide in it: controls, line and paragraph separators."""
     return value if value.isascii() and value.isprintable() else _CONTROL.sub("", value)
+
+
+def rfc3339(seconds: float) -> str:
+    """Format Unix seconds as RFC 3339 in UTC with milliseconds."""
+    whole, milliseconds = divmod(round(seconds * 1000), 1000)
+    return f"{_second(whole)}.{milliseconds:03d}Z"
+
+
+@lru_cache(maxsize=1024)
+def _second(seconds: int) -> str:
+    # Events of one second share this; formatting a date costs more than the rest of the parsing.
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def _percent(match: re.Match[str]) -> str:

@@ -10,13 +10,15 @@ import asyncio
 import atexit
 import logging
 import sys
+import time
 from collections.abc import Callable, MutableMapping
 from contextlib import suppress
-from datetime import UTC, datetime
 from typing import Any, BinaryIO, Literal
 
 import msgspec
 import structlog
+
+from gateway.metadata import rfc3339
 
 __all__ = ["EventLog", "LogWriter", "configure"]
 
@@ -87,8 +89,7 @@ class EventLog:
         if self._encode is None:
             getattr(self._log, level)("event", **fields)
             return
-        now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        line = {"timestamp": now, "level": level, "event": "event", **fields}
+        line = {"timestamp": rfc3339(time.time()), "level": level, "event": "event", **fields}
         self._writer.write(self._encode(line) + b"\n", urgent=level != "info")
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, Literal
 
 import msgspec
@@ -216,8 +217,7 @@ def _render(target: Target, event: Routable, scope: Mapping[str, Any]) -> _Rende
 
 def _build(rendering: _Rendering, routes: tuple[str, ...], event: Routable) -> Assignment | Refusal:
     headers = _headers(rendering, event.metadata, ",".join(routes))
-    size = _bytes(rendering.key) + sum(len(name) + _bytes(value) for name, value in headers)
-    if size > HEADROOM:
+    if _bytes(rendering.key + "".join(map("".join, headers))) > HEADROOM:
         return _too_large(rendering, routes, f"key and headers are over {HEADROOM} bytes")
     try:
         value = render_payload(event, rendering.payload, rendering.redact, rendering.key)
@@ -256,18 +256,21 @@ def _dedupe_id(rendering: _Rendering, event: Routable) -> str:
     """Name the record: same for every attempt, another for every other record of the event.
 
     Made of rendered values only, so that a reload, a renamed route or a replica changes nothing.
+    The default key is left out: it follows from the event.
     """
-    parts = [
+    key = "" if rendering.key == event.key else rendering.key
+    parts = (
         event.source,
         rendering.broker,
         rendering.destination,
-        rendering.key,
+        key,
         rendering.payload,
-        str(len(rendering.redact)),
-        *(".".join(path) for path in rendering.redact),
-        *(text for pair in rendering.headers for text in pair),
-    ]
-    # With their lengths, so that no text can move from one part to the next.
-    named = "".join(f"{len(part)}:{part}" for part in parts)
-    digest = hashlib.blake2b(named.encode("utf-8", "replace"), digest_size=8)
-    return f"{event.svix_id}.{digest.hexdigest()}"
+        rendering.redact,
+        rendering.headers,
+    )
+    return f"{event.svix_id}.{_digest(parts)}"
+
+
+@lru_cache(maxsize=4096)
+def _digest(parts: tuple[object, ...]) -> str:
+    return hashlib.blake2b(msgspec.json.encode(parts), digest_size=8).hexdigest()

@@ -167,6 +167,8 @@ class _BoundedProtocol(HttpToolsProtocol):
         parts += (b"\r\n", b"" if cycle.scope["method"] == "HEAD" else body)
         self.transport.write(b"".join(parts))
         cycle.message_event.set()
+        # It holds this very call, and with it the cycle: a ring that only the collector would end.
+        cycle.scope["extensions"] = {}
         if not cycle.keep_alive:
             self.transport.close()
         cycle.on_response()
