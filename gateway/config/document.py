@@ -282,7 +282,9 @@ _WORDS: Final = (
     ("found unexpected end of stream", "a quote that is not closed"),
     ("sequence entries are not allowed", "a list entry where none can be; begin it on a new line"),
 )
-_QUOTED: Final = re.compile(r"'[^'<]{2,}'")
+_BEGAN_EARLIER: Final = ("could not find expected ':'", "found unexpected end of stream")
+"""Where the parser noticed these is of no use; where the text began is."""
+_QUOTED: Final = re.compile(r"""'[^']*'|"[^"]*\"""")
 
 
 def _syntax_problem(error: yaml.YAMLError, text: str, lines: LineIndex) -> Problem:
@@ -291,9 +293,13 @@ def _syntax_problem(error: yaml.YAMLError, text: str, lines: LineIndex) -> Probl
         line, col = lines.position(error.position)
         message = "a control character that YAML does not allow; remove it"
         return Problem("error", (), line, col, message)
-    mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+    problem = str(getattr(error, "problem", None) or "not YAML")
+    marks = [getattr(error, name, None) for name in ("problem_mark", "context_mark")]
+    if problem.startswith(_BEGAN_EARLIER):
+        marks.reverse()
+    mark = marks[0] or marks[1]
     line, col = lines.position(mark.index) if mark is not None else (1, 1)
-    message = _in_words(str(getattr(error, "problem", None) or "not YAML"))
+    message = _in_words(problem)
     if "${" in _line(text, line) and "quote" not in message:
         message += "; a value with ${…} may need quotes"
     return Problem("error", (), line, col, message)
@@ -303,8 +309,13 @@ def _in_words(problem: str) -> str:
     for beginning, words in _WORDS:
         if problem.startswith(beginning):
             return words
-    # What PyYAML quotes may be a part of a value.
-    return _QUOTED.sub("some text", problem)
+    return _QUOTED.sub(_known_quote, problem)
+
+
+def _known_quote(match: re.Match[str]) -> str:
+    """Keep a single character and the name of a token: PyYAML may also quote part of a value."""
+    quoted = match[0]
+    return quoted if len(quoted) == 3 or quoted.startswith("'<") else "some text"
 
 
 def _line(text: str, number: int) -> str:

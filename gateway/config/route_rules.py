@@ -68,7 +68,9 @@ def _route_sources(path: DocumentPath, route: RouteConfig, view: View) -> Iterat
             near = closest(source, known)
             hint = f"did you mean {near}?" if near else f"there is {', '.join(known) or 'none'}"
             yield Finding(
-                here, f"sources[{at}]: no source is called {view.show(here, source)}; {hint}"
+                here,
+                f"sources[{at}]: no source is called {view.show(here, source)}; {hint}",
+                uses=(("sources", source),),
             )
     if not route.sources:
         yield Finding(

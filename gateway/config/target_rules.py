@@ -35,12 +35,14 @@ def broker_findings(
     kind = _kind(target.broker, config)
     if kind is None:
         known = view.positions.names(("brokers",))
-        if target.broker in known:
-            return
         here = (*path, "broker")
         near = closest(target.broker, known)
         hint = f"did you mean {near}?" if near else f"there is {', '.join(known) or 'none'}"
-        yield Finding(here, f"broker: no broker is called {view.show(here, target.broker)}; {hint}")
+        yield Finding(
+            here,
+            f"broker: no broker is called {view.show(here, target.broker)}; {hint}",
+            uses=(("brokers", target.broker),),
+        )
         return
     wanted = _FIELDS[kind]
     other = "subject" if wanted == "topic" else "topic"

@@ -60,8 +60,12 @@ def validate(value: Any) -> GatewayConfig | tuple[Fault, ...]:
     try:
         return GatewayConfig.model_validate(value, context={"file": True})
     except ValidationError as error:
-        details = error.errors(include_url=False)
-        return tuple(_fault(detail) for detail in details)
+        faults = [_fault(detail) for detail in error.errors(include_url=False)]
+    around = {fault.place.path[:-1] for fault in faults}
+    # Pydantic calls a list too short when the entries it has are faulty.
+    return tuple(
+        fault for fault in faults if fault.type != "too_short" or fault.place.path not in around
+    )
 
 
 def name_of(path: DocumentPath) -> str:
