@@ -150,7 +150,6 @@ class NatsBroker:
     async def _serve(self, connection: Connection) -> None:
         """Publish on `connection` until it ends. Always raises: `ConnectionLost` tells why."""
         self._last_server = connection.server
-        self._discovered = discovered(connection)[:_MAX_SERVERS]
         ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         publisher = Publisher(
             self._name,
@@ -173,6 +172,7 @@ class NatsBroker:
             raise ConnectionLost(ended.result())
         finally:
             publisher.retire()
+            self._discovered = discovered(connection)[:_MAX_SERVERS]
             self._publishers = {kept for kept in self._publishers if not kept.idle}
 
     def _enter(self, ended: asyncio.Future[str], publisher: Publisher) -> None:

@@ -52,17 +52,17 @@ async def check_system(broker: str, config: NatsConfig, needs: Sequence[Need]) -
         options = client_options(broker, config)
     except BrokerOptionsError as error:
         return [Finding("error", broker, str(error))]
-    session = Session()
     try:
         async with asyncio.timeout(_WITHIN):
-            await session.open(options)
-            return await _Check(broker, config, needs, session).findings()
+            session = await Session.open(options)
+            try:
+                return await _Check(broker, config, needs, session).findings()
+            finally:
+                session.close()
     except CONNECT_ERRORS as error:
         where = ", ".join(str(server) for server in options.servers)
         problem = _problem(options, error)
         return [Finding("unreachable", broker, f"cannot use the server at {where}: {problem}")]
-    finally:
-        session.close()
 
 
 def _problem(options: ClientOptions, error: BaseException) -> str:

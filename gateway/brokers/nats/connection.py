@@ -5,7 +5,7 @@ nats-py is not used to publish, because its client cannot keep what this package
 about them; a flush that times out ends its read loop (nats-io/nats.py#914); publishes made while
 it reconnects are sent later, after their outcome was reported; header bytes are not counted
 against `max_payload`; closing waits for a peer that no longer reads. What is left is small: the
-protocol is text, and a publish here costs a quarter of the CPU (`bench/nats_publish.py`).
+protocol is text, and a publish here costs a fifth of the CPU (`bench/nats_publish.py`).
 """
 
 from __future__ import annotations

@@ -126,6 +126,8 @@ _SERVER_WORDS = (
     ("tls required", "the server wants TLS; set brokers.{broker}.tls"),
 )
 
+_MAX_WORDS = 200
+
 # The first kind that fits, so a special error stands before its base.
 _CONNECTION_PROBLEMS: tuple[tuple[type[BaseException], str], ...] = (
     (
@@ -168,7 +170,7 @@ def server_problem(broker: str, login: str, text: str) -> str:
     for words, problem in _SERVER_WORDS:
         if words in text.lower():
             return problem.format(broker=broker, login=f"brokers.{broker}.{login}")
-    return f"the server said {text!r}"
+    return f"the server said {text[:_MAX_WORDS]!r}"
 
 
 def most_telling(errors: list[BaseException]) -> BaseException:

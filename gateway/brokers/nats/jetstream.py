@@ -149,10 +149,6 @@ class Requests:
         body = {"stream_name": stream, "config": config, "action": "create"}
         await self._api(f"CONSUMER.CREATE.{stream}.{config['name']}", body, Answer, timeout)
 
-    async def delete_consumer(self, stream: str, name: str, timeout: float) -> None:
-        """Delete a consumer. Also raises `ApiRefused`."""
-        await self._api(f"CONSUMER.DELETE.{stream}.{name}", None, Answer, timeout)
-
     async def jetstream_problem(self, timeout: float) -> str:
         """Why JetStream cannot be used with this login; empty when it can."""
         answer = await self.ask("$JS.API.INFO", None, timeout)

@@ -133,7 +133,7 @@ def parse_server(broker: str, text: str) -> Server:
     if url is not None and url.scheme not in _SCHEMES:
         problem = f"{url.scheme}:// is not supported; give nats://host:port or tls://host:port"
         raise BrokerOptionsError(broker, "servers", problem)
-    if url is None or not host or url.path.strip("/") or url.query:
+    if url is None or not host or any(map(str.isspace, text)) or url.path.strip("/") or url.query:
         raise BrokerOptionsError(broker, "servers", "holds an entry that is not nats://host:port")
     return Server(
         host=host,

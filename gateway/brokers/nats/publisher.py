@@ -195,12 +195,13 @@ class Publisher:
             return
         try:
             ack = _ack_decoder.decode(value)
-        except msgspec.MsgspecError as error:
-            self._fail(token, NO_ACK, error)
-            return
+        except msgspec.MsgspecError:
+            return  # some other listener's answer, and no ack: that is still to come
         if ack.error is not None:
             detail = f"{ack.error.description} ({ack.error.err_code})"
             self._fail(token, verdict_of(ack.error), detail)
+            return
+        if not ack.stream:
             return
         destination = entry.message.destination
         self._settle(token, Receipt(destination, None, None, ack.stream, ack.seq, ack.duplicate))

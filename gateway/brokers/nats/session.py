@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from gateway.brokers.nats.connection import connect_any
+from gateway.brokers.nats.connection import Connection, connect_any
 from gateway.brokers.nats.jetstream import Requests
 from gateway.brokers.nats.options import ClientOptions
 
@@ -12,14 +12,16 @@ from gateway.brokers.nats.options import ClientOptions
 class Session:
     """One connection with its questions; `ended` tells why it is of no more use."""
 
-    def __init__(self) -> None:
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.requests = Requests(connection)
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        connection.listen(self)
 
-    async def open(self, options: ClientOptions) -> None:
+    @classmethod
+    async def open(cls, options: ClientOptions) -> Session:
         """Connect to one of the servers. Raises what `errors.CONNECT_ERRORS` lists."""
-        self.connection = await connect_any(options, options.servers)
-        self.requests = Requests(self.connection)
-        self.connection.listen(self)
+        return cls(await connect_any(options, options.servers))
 
     def close(self) -> None:
         """Disconnect."""

@@ -107,22 +107,22 @@ async def tail_subjects(
     options that cannot work.
     """
     options = client_options(broker, config)
-    session = Session()
     try:
-        await session.open(options)
-        tail = _Tail(options, session, needs)
-        await tail.begin(jetstream=config.jetstream)
-        while True:
-            for arrival in await tail.next():
-                yield arrival
+        session = await Session.open(options)
+        try:
+            tail = _Tail(options, session, needs)
+            await tail.begin(jetstream=config.jetstream)
+            while True:
+                for arrival in await tail.next():
+                    yield arrival
+        finally:
+            session.close()
     except (*CONNECT_ERRORS, ApiRefused) as error:
         problem = str(error)
         if not isinstance(error, ApiRefused):
             problem = connection_problem(broker, options.login_setting, error)
         verdict = Verdict(Unavailable, "broker_down")
         raise failure(broker, "*", verdict, problem) from error
-    finally:
-        session.close()
 
 
 class _Tail:
@@ -139,6 +139,8 @@ class _Tail:
         self._waiting: deque[_Delivery] = deque()
         self._waiting_bytes = 0
         self._paused = False
+        self._asking = True
+        """A question is open, whose answer comes on the same socket as the records."""
         self._wake = asyncio.Event()
         self._ended.add_done_callback(lambda _: self._wake.set())
 
@@ -155,6 +157,7 @@ class _Tail:
             self._consumers.append(consumer)
             await self._consume(consumer)
         await self._requests.settled(_ANSWER_WITHIN)
+        self._asking = False
 
     async def next(self) -> list[Arrival]:
         """Wait for the next arrivals. Raises `ConnectionLost` and `ApiRefused`."""
@@ -171,10 +174,13 @@ class _Tail:
             if arrival is not None:
                 arrivals.append(arrival)
         self._waiting_bytes = 0
+        self._resume()
+        return arrivals
+
+    def _resume(self) -> None:
         if self._paused:
             self._paused = False
             self._connection.resume_reading()
-        return arrivals
 
     async def _streams(self, filters: Sequence[str]) -> dict[str, list[str]]:
         found: dict[str, list[str]] = {}
@@ -197,7 +203,15 @@ class _Tail:
     async def _renew_the_missing(self) -> None:
         for consumer in self._consumers:
             if self._loop.time() - consumer.heard > _MISSED_AFTER:
-                await self._consume(consumer)
+                await self._renew(consumer)
+
+    async def _renew(self, consumer: _Consumer) -> None:
+        self._asking = True
+        self._resume()
+        try:
+            await self._consume(consumer)
+        finally:
+            self._asking = False
 
     def _came(
         self,
@@ -214,7 +228,8 @@ class _Tail:
             _Delivery(subject.decode(), reply.decode(), head, value, consumer, name)
         )
         self._waiting_bytes += len(head) + len(value)
-        if len(self._waiting) > _MOST_WAITING or self._waiting_bytes > _MOST_WAITING_BYTES:
+        full = len(self._waiting) > _MOST_WAITING or self._waiting_bytes > _MOST_WAITING_BYTES
+        if full and not self._asking:
             self._paused = True
             self._connection.pause_reading()
         self._wake.set()
@@ -233,7 +248,7 @@ class _Tail:
             return None
         stream_seq, consumer_seq = _sequences(delivery.reply)
         if consumer_seq != consumer.consumer_seq + 1:
-            await self._consume(consumer)
+            await self._renew(consumer)
             return None
         consumer.consumer_seq, consumer.stream_seq = consumer_seq, stream_seq
         return self._arrival(delivery, headers, consumer.stream, stream_seq)

@@ -1,0 +1,98 @@
+"""The text of the protocol, against what nats-py makes of the same bytes."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from nats.aio.client import Client
+
+from gateway.brokers.base import Refused, Unavailable, Unknown
+from gateway.brokers.nats.errors import ApiError, server_problem, verdict_of
+from gateway.brokers.nats.protocol import (
+    decode_head,
+    denied_publish,
+    denied_subscribe,
+    encode_head,
+    encode_publish,
+)
+
+NAMES = st.from_regex(r"[A-Za-z][A-Za-z0-9-]{0,20}", fullmatch=True)
+VALUES = st.text(st.characters(exclude_categories=["Cc", "Cs", "Z"]), max_size=40)
+
+
+@given(st.dictionaries(NAMES, VALUES, max_size=5), VALUES)
+def test_other_clients_read_the_headers_that_were_written(
+    headers: dict[str, str], dedupe_id: str
+) -> None:
+    block = encode_head(tuple(headers.items()), dedupe_id)
+
+    assert block is not None
+    # Its public surface reads headers only from a connection.
+    lines = block.removeprefix(b"NATS/1.0\r\n")
+    assert Client._parse_header_lines(lines) == {**headers, "Nats-Msg-Id": dedupe_id}
+    assert decode_head(block) == (0, (*headers.items(), ("Nats-Msg-Id", dedupe_id)))
+
+
+@given(st.lists(st.tuples(NAMES, st.text(max_size=20)), max_size=4))
+def test_no_value_makes_another_line(headers: list[tuple[str, str]]) -> None:
+    block = encode_head(tuple(headers), "id")
+
+    if block is not None:
+        assert block.count(b"\n") == block.count(b"\r\n") == len(headers) + 3
+
+
+def test_publish_with_and_without_headers() -> None:
+    assert encode_publish("s", "r", b"", b"ab") == b"PUB s r 2\r\nab\r\n"
+    assert encode_publish("s", "", b"hh", b"ab") == b"HPUB s  2 4\r\nhhab\r\n"
+
+
+def test_status_lines() -> None:
+    assert decode_head(b"NATS/1.0 503\r\n\r\n") == (503, ())
+    stalled = b"NATS/1.0 100 Idle Heartbeat\r\nNats-Consumer-Stalled: x.y\r\n\r\n"
+    assert decode_head(stalled) == (100, (("Nats-Consumer-Stalled", "x.y"),))
+
+
+def test_permission_errors() -> None:
+    publish = 'Permissions Violation for Publish to "Clerk.Users"'
+    subscribe = 'Permissions Violation for Subscription to "_INBOX.a.*" using queue "q"'
+
+    assert (denied_publish(publish), denied_subscribe(publish)) == ("Clerk.Users", None)
+    assert (denied_publish(subscribe), denied_subscribe(subscribe)) == (None, "_INBOX.a.*")
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome", "reason"),
+    [
+        (ApiError(503, 10077, "maximum messages exceeded"), Unavailable, "stream_full"),
+        (ApiError(503, 10077, "maximum bytes exceeded"), Unavailable, "stream_full"),
+        (ApiError(503, 10077, "write /data: input/output error"), Unavailable, "broker_error"),
+        (ApiError(503, 10023, "insufficient resources"), Unavailable, "stream_full"),
+        (ApiError(500, 10047, "insufficient storage"), Unavailable, "stream_full"),
+        (ApiError(400, 10054, "message size exceeds maximum allowed"), Refused, "too_large"),
+        (ApiError(503, 10008, "temporarily unavailable"), Unavailable, "no_leader"),
+        (ApiError(503, 0, "raft: not leader"), Unavailable, "no_leader"),
+        (ApiError(409, 10158, "duplicate message id is in process"), Unknown, "no_ack"),
+        (ApiError(400, 99999, "something new"), Unavailable, "broker_error"),
+    ],
+)
+def test_what_a_jetstream_error_means(
+    error: ApiError, outcome: type[Exception], reason: str
+) -> None:
+    verdict = verdict_of(error)
+
+    assert (verdict.outcome, verdict.reason) == (outcome, reason)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("Authorization Violation", "check brokers.bus.token"),
+        ("User Authentication Expired", "renew brokers.bus.token"),
+        ("maximum connections exceeded", "max_connections"),
+        ("Secure Connection - TLS Required", "set brokers.bus.tls"),
+        ("Something New", "the server said 'Something New'"),
+    ],
+)
+def test_what_the_server_says_names_the_setting(text: str, words: str) -> None:
+    assert words in server_problem("bus", "token", text)
