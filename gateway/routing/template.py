@@ -119,15 +119,20 @@ def _destination_value(part: Expression, scope: Mapping[str, Any], size: int) ->
 
 
 def _text_of(part: Expression, value: object) -> str:
-    if isinstance(value, str):
-        return value
     if value is None:
         return ""
     try:
-        return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+        text = value if isinstance(value, str) else _json(value)
+        if not text.isascii():
+            text.encode()
     except (TypeError, ValueError, RecursionError):
-        # An expression reference (`&x`), or an integer of thousands of digits.
+        # An expression reference (`&x`), an integer of thousands of digits, half a surrogate pair.
         raise ExpressionError(part.source, "gave a value that has no text") from None
+    return text
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
 
 
 def _parse(source: str) -> tuple[str | Expression, ...]:

@@ -9,7 +9,7 @@ import json
 from typing import Any
 
 from gateway.config.models import GatewayConfig
-from gateway.event import Event, rfc3339
+from gateway.event import Event
 from gateway.metadata import Metadata
 from gateway.routing.compile import compile_table
 from gateway.routing.table import Table
@@ -113,8 +113,3 @@ def config(*routes: dict[str, Any], **more: Any) -> GatewayConfig:
 def table(*routes: dict[str, Any], **more: Any) -> Table:
     """The compiled table of these routes."""
     return compile_table(config(*routes, **more))
-
-
-def received_at(seconds: float = NOW) -> str:
-    """The moment as headers have it."""
-    return rfc3339(seconds)

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.routing.compile import Fault, TableError, compile_expression, compile_table
-from tests.core.builders import config, route, target
+from gateway.routing.compile import (
+    Fault,
+    TableError,
+    compile_expression,
+    compile_table,
+    find_faults,
+)
+from tests.core.builders import SECRET, config, route, target
 
 
 def test_all_faults_are_told_at_once_with_path_and_offset() -> None:
@@ -30,6 +36,20 @@ def test_all_faults_are_told_at_once_with_path_and_offset() -> None:
     ]
     assert "routes.0.when: not a JMESPath expression: it ends too early" in str(caught.value)
     assert "routes.2.targets.0.headers.y: `{}` holds no expression" in str(caught.value)
+
+
+def test_faults_are_found_beside_those_of_another_kind() -> None:
+    wrong = config(
+        route(target("nowhere", "x")),
+        route(target(destination="clerk.{data..id}"), name="second", when="data id"),
+        sources={"clerk": {"secrets": [SECRET], "type": "data."}},
+    )
+    assert [(fault.path, fault.offset) for fault in find_faults(wrong)] == [
+        (("sources", "clerk", "type"), 5),
+        (("routes", 1, "when"), 5),
+        (("routes", 1, "targets", 0, "topic"), 12),
+    ]
+    assert find_faults(config()) == ()
 
 
 def test_an_expression_outside_of_routes_notes_its_fault() -> None:

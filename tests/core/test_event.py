@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.event import Event, EventError, Sender, event_time, read_event, rfc3339
+from gateway.event import Event, EventError, Sender, event_time, read_event
+from gateway.metadata import rfc3339
 from gateway.routing.expressions import Expression
 from gateway.signature import Proof
 from tests.core.builders import BODY, NOW, SVIX_ID

@@ -111,6 +111,12 @@ async def test_all_targets_get_their_record_and_give_their_receipt(rig: Rig) -> 
     assert rig.listener.late == []
 
 
+async def test_a_plan_without_targets_is_done(rig: Rig) -> None:
+    nothing = Plan("k", BODY, metadata(), (), ())
+    assert nothing.is_unmatched
+    assert await rig.fan_out.deliver(nothing, 0) == Delivery("delivered", ())
+
+
 async def test_a_duplicate_is_a_delivery(rig: Rig) -> None:
     await rig.deliver()
     delivery = await rig.deliver()

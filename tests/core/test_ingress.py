@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from gateway.ingress import FIRST_BYTE, Limits
+from gateway.ingress import ANSWER, FIRST_BYTE, Limits
 from gateway.observability import logs
 from gateway.observability.logs import LogWriter
 from gateway.routing.table import Table
@@ -89,6 +89,21 @@ async def test_a_hundred_targets_are_told_in_under_4_kilobytes() -> None:
         assert answer.word == (200, "delivered")
         assert len(answer.targets) + answer.body["targets_left_out"] == 100
         assert len(service.stored) == 100
+
+
+@pytest.mark.parametrize("takes_it", [True, False])
+async def test_our_own_server_may_take_an_answer_at_once(takes_it: bool) -> None:
+    taken: list[tuple[int, bytes]] = []
+
+    def at_once(status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> bool:
+        assert dict(headers)[b"content-length"] == b"%d" % len(body)
+        taken.append((status, body))
+        return takes_it
+
+    async with Service() as service:
+        answer = await service.post(extensions={ANSWER: at_once})
+        assert taken[0][0] == 200
+        assert (answer.status, answer.raw) == ((0, b"") if takes_it else taken[0])
 
 
 # --- unmatched
@@ -227,6 +242,16 @@ async def test_a_body_that_does_not_come(limits: Limits, chunks: list[bytes]) ->
         assert answer.word == (408, "rejected")
         assert answer.headers["connection"] == "close"
         assert service.outcome == ("clerk", "rejected", "body_too_slow")
+
+
+async def test_a_read_that_is_woken_late_ends() -> None:
+    """Our own server keeps no timer for a body: it wakes the read with nothing."""
+    async with Service(limits=Limits(4096, AMPLE, 5.0)) as service:
+        late = {FIRST_BYTE: time.monotonic() - 6}
+        answer = await service.post(chunks=[BODY[:5], b""], ends="silence", extensions=late)
+        assert answer.word == (408, "rejected")
+        answer = await service.post(chunks=[BODY], extensions=late)
+        assert answer.word == (200, "delivered")
 
 
 async def test_a_client_that_leaves_before_its_body_is_whole_gets_no_answer() -> None:

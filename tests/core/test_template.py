@@ -247,7 +247,12 @@ def test_what_makes_no_destination(expression: str, problem: str) -> None:
     assert (caught.value.source, caught.value.problem) == (expression, problem)
 
 
-@pytest.mark.parametrize("expression", ["&data", "[&data]", "to_number(data.digits)"])
+HALF_A_PAIR = '`"\\ud800"`'
+
+
+@pytest.mark.parametrize(
+    "expression", ["&data", "[&data]", "to_number(data.digits)", HALF_A_PAIR, f"[{HALF_A_PAIR}]"]
+)
 def test_what_has_no_text(expression: str) -> None:
     with pytest.raises(ExpressionError) as caught:
         text("{" + expression + "}", {"data": {"digits": 10**5000}})
