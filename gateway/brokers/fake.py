@@ -108,7 +108,7 @@ class FakeBroker:
         self._stalled = False
         self._rules: list[_Rule] = []
         self._flights: dict[_Flight, None] = {}
-        self._held: deque[_Flight] = deque()
+        self._held: dict[_Flight, None] = {}
         self._bytes = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -177,8 +177,9 @@ class FakeBroker:
     def resume(self) -> None:
         """Go on after `stall`, with what is still waited for, in order."""
         self._stalled = False
-        while self._held:
-            self._treat(self._held.popleft())
+        held, self._held = self._held, {}
+        for flight in held:
+            self._treat(flight)
 
     def go_down(self, state: State = State.DOWN) -> None:
         """Lose the connection, or never have had it: what is unanswered fails with `Unknown`.
@@ -211,7 +212,7 @@ class FakeBroker:
         flight = _Flight(message, size, deadline, future)
         self._take(flight)
         if self._stalled:
-            self._held.append(flight)
+            self._held[flight] = None
         else:
             self._treat(flight)
         return future
@@ -278,8 +279,6 @@ class FakeBroker:
         self._later(flight, self._request_timeout, error)
 
     def _treat(self, flight: _Flight) -> None:
-        if flight not in self._flights:
-            return
         destination = flight.message.destination
         behaviour = self._behaviour_for(destination)
         if behaviour.error is None:
@@ -317,6 +316,7 @@ class FakeBroker:
 
     def _settle(self, flight: _Flight, outcome: Receipt | BrokerError) -> None:
         del self._flights[flight]
+        self._held.pop(flight, None)
         self._bytes -= flight.size
         for timer in flight.timers:
             timer.cancel()
@@ -325,7 +325,6 @@ class FakeBroker:
         _resolve(flight.future, outcome)
 
     def _abandon(self) -> None:
-        self._held.clear()
         for flight in list(self._flights):
             self._settle(flight, Unknown(self._name, flight.message.destination, "no_ack"))
 
