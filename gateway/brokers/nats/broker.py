@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import TYPE_CHECKING
 
 from gateway.brokers.base import (
@@ -104,9 +104,9 @@ class NatsBroker:
         """See `Broker.check`."""
         return await check_system(self._name, self._config, needs)
 
-    def tail(self, needs: Sequence[Need]) -> AsyncIterator[Arrival]:
+    async def tail(self, needs: Sequence[Need]) -> AsyncGenerator[Arrival, None]:
         """See `Broker.tail`."""
-        return tail_subjects(self._name, self._config, needs)
+        return await tail_subjects(self._name, self._config, needs)
 
     async def close(self, timeout: float) -> None:
         """See `Broker.close`."""
@@ -142,6 +142,7 @@ class NatsBroker:
                 # A bug must not end the reconnecting: that would be silent and for good.
                 log.exception("nats broker %s: the connection's keeper failed", self._name)
             self._become(State.DOWN)
+            # A server that takes us and drops us again must not be called in a tight loop.
             if loop.time() - started > _STEADY_AFTER:
                 backoff = _BACKOFF
             await asyncio.sleep(backoff * random.uniform(0.5, 1.0))  # noqa: S311 - no secret
@@ -162,6 +163,7 @@ class NatsBroker:
         self._publishers.add(publisher)
         try:
             await publisher.open(_OPEN_WITHIN)
+            # Before UP: without its stream a first record would only wait.
             provisioned = await self._provisioner.run(publisher.requests)
             self._enter(ended, publisher)
             while not ended.done():

@@ -121,6 +121,7 @@ class _Check:
         return found
 
     async def _need(self, need: Need) -> list[Finding]:
+        # The server's filter knows whole tokens only; `takes` also looks at a begun one.
         names = await self._requests.streams_of(filter_of(need), _ANSWER_WITHIN)
         streams = [stream for name in names if (stream := await self._stream(name)) is not None]
         fitting = [s for s in streams if any(takes(subject, need) for subject in s.subjects)]

@@ -166,6 +166,7 @@ class Connection(asyncio.Protocol):
             raise ConnectionLost(f"it offers no TLS; enable it there, or remove {setting}")
         if self._transport is None:
             raise ConnectionLost(self._problem)
+        # A server may demand TLS that the config does not name: the system's authorities count.
         context = self._options.tls or ssl.create_default_context()
         host = self.server.tls_host or self.server.host
         secure = await self._loop.start_tls(self._transport, self, context, server_hostname=host)
@@ -188,6 +189,7 @@ class Connection(asyncio.Protocol):
         return f"CONNECT {json.dumps(fields | login)}\r\n".encode()
 
     def _logged_in(self) -> None:
+        # CONNECT has no answer of its own: a PONG says that it was taken, an -ERR that it was not.
         if not self.info.headers:
             self._fail_opening(ConnectionLost("the server is too old: it knows no headers"))
         elif not self._ready.done():
@@ -203,6 +205,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         """Called by the event loop."""
         self._fail_opening(error or ConnectionLost(self._problem))
+        # Ended first: what the listener does in answer must not write any more.
         listener = self._listener
         self._listener = None
         self._end()
@@ -211,6 +214,7 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Called by the event loop."""
+        # Any byte is a sign of life, so a busy connection is never asked.
         self._quiet = 0
         if self._rest:
             data = self._rest + data
@@ -247,6 +251,7 @@ class Connection(asyncio.Protocol):
         stop = start + int(fields[-1])
         if len(data) < stop + 2:
             return -1
+        # MSG subject sid [reply] bytes; HMSG has the header block's size before the whole size.
         headed = line.startswith(b"H")
         split = start + int(fields[-2]) if headed else start
         reply = fields[3] if len(fields) == 5 + headed else b""

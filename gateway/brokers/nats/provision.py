@@ -35,6 +35,7 @@ class Provisioner:
         """
         for stream in self._streams:
             try:
+                # Asked first: creating one that exists with other settings is an error.
                 if await requests.stream(stream.name, _WITHIN) is None:
                     await requests.create_stream(stream_settings(stream), _WITHIN)
                     log.info("nats broker %s: created stream %s", self._broker, stream.name)

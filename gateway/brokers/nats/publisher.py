@@ -110,6 +110,7 @@ class Publisher:
             return self._reject(message, _TOO_LARGE, limit)
         if not self._in_flight.has_room(size):
             return self._reject(message, _OVERLOADED)
+        # No suspension from here to the wire: that keeps the order of the calls.
         expires = self._loop.time() + self._request_timeout
         future: asyncio.Future[Receipt] = self._loop.create_future()
         entry = Entry(message, head, deadline, expires, future)
@@ -183,13 +184,14 @@ class Publisher:
                 self._settle(token, Receipt(entry.message.destination))
 
     def _acked(self, subject: bytes, _: bytes, head: bytes, value: bytes) -> None:
+        # Whoever listens on the subject may answer here too, so nothing about it is trusted.
         try:
             token = int(subject[len(self._inbox) :])
         except ValueError:
             return
         entry = self._pending.get(token)
         if entry is None:
-            return
+            return  # given up already
         if head and decode_head(head)[0] == NO_RESPONDERS:
             self._no_responders(token, entry)
             return
@@ -202,7 +204,7 @@ class Publisher:
             self._fail(token, verdict_of(ack.error), detail)
             return
         if not ack.stream:
-            return
+            return  # the same in JSON
         destination = entry.message.destination
         self._settle(token, Receipt(destination, None, None, ack.stream, ack.seq, ack.duplicate))
 
@@ -212,8 +214,10 @@ class Publisher:
             return
         entry.on_wire = False
         if self._retired:
+            # Its server fell silent once; a new connection is for new records.
             self._fail(token, _DOWN)
             return
+        # Spread out, so that records which failed together do not come back together.
         delay = min(_RETRY_MOST, _RETRY_FIRST * 2**entry.attempts) * random.uniform(0.8, 1.2)  # noqa: S311 - no secret
         entry.attempts += 1
         last = min(entry.deadline, entry.expires) - _ASK_BEFORE_DEADLINE
@@ -228,6 +232,7 @@ class Publisher:
         self._send(token, entry)
 
     def _ask_for_stream(self, token: int, subject: str) -> None:
+        # One question per subject: all that wait for it get the same answer.
         waiting = self._asking.get(subject)
         if waiting is not None:
             waiting.append(token)
@@ -266,6 +271,7 @@ class Publisher:
         self._sweeper = self._loop.call_later(_SWEEP_EVERY, self._sweep)
         now = self._loop.time()
         expired = []
+        # A retry keeps its token and so its place: the oldest is always first.
         for token, entry in self._pending.items():
             if entry.expires > now:
                 break

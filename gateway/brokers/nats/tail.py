@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import secrets
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -41,6 +41,7 @@ _MOST_WAITING = 1000
 _MOST_WAITING_BYTES = 16 * 1024 * 1024
 _NANOSECONDS = 1_000_000_000
 _CONTROL = 100
+_STANDING = Arrival("", "", b"", ())
 _ACK_TOKENS = 9
 """`$JS.ACK.<stream>.<consumer>.<deliveries>.<stream seq>.<consumer seq>.<time>.<pending>`"""
 
@@ -100,18 +101,28 @@ class _Consumer:
 
 async def tail_subjects(
     broker: str, config: NatsConfig, needs: Sequence[Need]
-) -> AsyncIterator[Arrival]:
-    """Yield what arrives at the subjects of `needs` from now on.
+) -> AsyncGenerator[Arrival, None]:
+    """Follow the subjects of `needs`; returns once the subscriptions stand.
 
-    Raises `Unavailable` when the server cannot be reached or goes away, `BrokerOptionsError` for
-    options that cannot work.
+    Raises `Unavailable` when the server cannot be reached, as the generator does when it goes
+    away, and `BrokerOptionsError` for options that cannot work.
     """
+    arrivals = _follow(broker, config, needs)
+    await anext(arrivals)
+    return arrivals
+
+
+async def _follow(
+    broker: str, config: NatsConfig, needs: Sequence[Need]
+) -> AsyncGenerator[Arrival, None]:
+    """Yield `_STANDING`, then what arrives. Closing a generator that began disconnects it."""
     options = client_options(broker, config)
     try:
         session = await Session.open(options)
         try:
             tail = _Tail(options, session, needs)
             await tail.begin(jetstream=config.jetstream)
+            yield _STANDING
             while True:
                 for arrival in await tail.next():
                     yield arrival
@@ -240,13 +251,14 @@ class _Tail:
         if consumer is None:
             return self._arrival(delivery, headers)
         if delivery.consumer_name != consumer.name:
-            return None
+            return None  # from the consumer before this one: it comes again
         if status == _CONTROL:
             answer_to = delivery.reply or dict(headers).get("Nats-Consumer-Stalled", "")
             if answer_to:
                 self._connection.publish(answer_to, "", b"", b"")
             return None
         stream_seq, consumer_seq = _sequences(delivery.reply)
+        # Deliveries have no gap; one means that the server gave some up for us.
         if consumer_seq != consumer.consumer_seq + 1:
             await self._renew(consumer)
             return None

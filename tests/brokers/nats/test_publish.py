@@ -112,7 +112,8 @@ async def test_a_missing_stream_is_refused_near_the_deadline_and_delays_nobody(
     loop = asyncio.get_running_loop()
     began = loop.time()
 
-    missing = [under_test.publish(unique("missing"), within=2.5) for _ in range(3)]
+    nowhere = unique("missing")
+    missing = [under_test.publish(nowhere, within=2.5) for _ in range(3)]
     others = await asyncio.gather(*(under_test.outcome(stream) for _ in range(100)))
 
     assert set(others) == {"Receipt"}
@@ -132,6 +133,32 @@ async def test_a_stream_that_appears_within_the_deadline_takes_the_record(
     await create_stream(nats_server.url, stream, stream)
 
     assert (await future).stream == stream
+
+
+async def test_what_waits_for_a_stream_is_not_stored_when_the_server_goes(
+    own_nats: NatsServer, start: Starter
+) -> None:
+    under_test = await start(own_nats.url)
+    waiting = under_test.publish("missing")
+    # The first answer of the server is that nobody takes it.
+    await under_test.outcome("missing", within=0)
+    own_nats.kill()
+
+    assert await outcome(waiting) == "Unavailable(broker_down)"
+
+
+async def test_a_late_ack_of_what_was_given_up_changes_nothing(
+    own_nats: NatsServer, start: Starter
+) -> None:
+    await create_stream(own_nats.url, "S", "s")
+    under_test = await start(own_nats.url, request_timeout=0.5)
+    own_nats.pause()
+    given_up = await under_test.outcome("s")
+    own_nats.resume()
+
+    assert (given_up, await under_test.outcome("s")) == ("Unknown(no_ack)", "Receipt")
+    assert under_test.broker.in_flight == (0, 0)
+    assert len(await stored(own_nats.url, "S")) == 2
 
 
 async def test_without_jetstream_on_the_server_nothing_is_final(

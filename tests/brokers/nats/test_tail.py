@@ -10,7 +10,7 @@ import pytest
 
 from gateway.brokers.base import Unavailable
 from tests.brokers.nats.conftest import Starter
-from tests.brokers.nats.support import client, create_stream, first_arrivals, need
+from tests.brokers.nats.support import client, create_stream, first_arrivals, need, wait_for
 from tests.servers.nats import NatsServer
 from tests.servers.process import free_port
 
@@ -26,7 +26,7 @@ async def test_a_stream_is_shown_from_now_on_with_its_sequences(
     await under_test.publish(f"{name}.user.old")
 
     arrivals = await first_arrivals(
-        under_test.broker.tail([need(f"{name}.user.{{}}"), need(f"{name}.user.new")]),
+        await under_test.broker.tail([need(f"{name}.user.{{}}"), need(f"{name}.user.new")]),
         3,
         lambda: under_test.publish(f"{name}.user.new", b"body", headers=(("ce-id", "ö"),)),
     )
@@ -52,7 +52,7 @@ async def test_what_no_stream_takes_is_shown_too(
         await publishing.publish(f"{name}-else", b"no")
         await publishing.publish(f"{name}.a", b"yes")
 
-    arrivals = await first_arrivals(watching.broker.tail([need(f"{name}.{{}}")]), 2, provoke)
+    arrivals = await first_arrivals(await watching.broker.tail([need(f"{name}.{{}}")]), 2, provoke)
 
     assert [(arrival.value, arrival.seq) for arrival in arrivals] == [(b"yes", None)] * 2
 
@@ -68,7 +68,9 @@ async def test_a_prefix_within_a_token_shows_nothing_else(
         await under_test.publish(f"{name}.session-1", b"no")
         await under_test.publish(f"{name}.user-1", b"yes")
 
-    arrivals = await first_arrivals(under_test.broker.tail([need(f"{name}.user-{{}}")]), 2, provoke)
+    arrivals = await first_arrivals(
+        await under_test.broker.tail([need(f"{name}.user-{{}}")]), 2, provoke
+    )
 
     assert {arrival.value for arrival in arrivals} == {b"yes"}
 
@@ -92,7 +94,7 @@ async def test_a_consumer_that_the_server_lost_is_made_anew_where_it_ended(
             await delete_consumers(nats_server.url, name)
         seqs.append(None)
 
-    arrivals = await first_arrivals(under_test.broker.tail([need(name)]), 12, provoke)
+    arrivals = await first_arrivals(await under_test.broker.tail([need(name)]), 12, provoke)
 
     first = arrivals[0].seq
     assert first is not None
@@ -118,7 +120,7 @@ async def test_more_than_is_kept_waiting_arrives_whole(
     async def provoke() -> None:
         await asyncio.gather(*(under_test.publish(name, b"x" * 2000) for _ in range(500)))
 
-    arrivals = await first_arrivals(under_test.broker.tail([need(name)]), 3000, provoke)
+    arrivals = await first_arrivals(await under_test.broker.tail([need(name)]), 3000, provoke)
 
     first = arrivals[0].seq
     assert first is not None
@@ -133,9 +135,19 @@ async def test_a_server_that_is_away_or_goes_away_ends_it(
     away = await start(f"127.0.0.1:{free_port()}", until=None, **settings)
 
     with pytest.raises(Unavailable, match="nothing listens there"):
-        await anext(away.broker.tail([need("a")]))
-    waiting = asyncio.ensure_future(anext(under_test.broker.tail([need("a")])))
-    await asyncio.wait([waiting], timeout=0.2)
+        await away.broker.tail([need("a")])
+    arrivals = await under_test.broker.tail([need("a")])
     own_nats.kill()
     with pytest.raises(Unavailable, match="the server closed it"):
-        await waiting
+        await anext(arrivals)
+
+
+async def test_closing_it_before_a_record_disconnects(own_nats: NatsServer, start: Starter) -> None:
+    under_test = await start(own_nats.url)
+    arrivals = await under_test.broker.tail([need("a")])
+    ends = "Client connection closed"
+    before = own_nats.log_tail().count(ends)
+
+    await arrivals.aclose()
+
+    await wait_for(lambda: own_nats.log_tail().count(ends) == before + 1)
