@@ -18,6 +18,7 @@ from aiokafka.errors import TopicAlreadyExistsError, TopicAuthorizationFailedErr
 from aiokafka.helpers import create_ssl_context
 
 from tests.servers.kafka import KafkaAt, KafkaServer, SecureKafka
+from tests.servers.kafka.jars import java, maven
 from tests.servers.nats import NatsServer
 from tests.servers.nats_access import creds_access, nkey_access
 from tests.servers.process import ServerError
@@ -26,6 +27,7 @@ ROOT = Path(__file__).parents[2]
 ORPHAN = """
 import os, sys, time
 from pathlib import Path
+from tests.servers.kafka.jars import java, maven
 from tests.servers.nats import NatsServer
 server = NatsServer(Path(sys.argv[1]))
 server.start()
@@ -144,6 +146,15 @@ async def test_nats_lets_in_whom_it_should(
 def test_settings_that_cannot_work_show_the_log(new_nats: Callable[..., NatsServer]) -> None:
     with pytest.raises(ServerError, match="no_such_setting"):
         new_nats(options={"no_such_setting": 1})
+
+
+@pytest.mark.parametrize("program", [java, maven])
+def test_a_missing_program_is_told_with_its_remedy(
+    program: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(ServerError, match=r"apt-get install .* GATEWAY_TEST_KAFKA=host:port"):
+        program()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a child with its parent")

@@ -29,6 +29,11 @@ def java() -> str:
     return _program("java")
 
 
+def maven() -> str:
+    """Give the path of `mvn`. Raises `ServerError`."""
+    return _program("mvn")
+
+
 def jars() -> Path:
     """Give the directory that holds Kafka's jars, fetching them first where it must.
 
@@ -44,12 +49,12 @@ def jars() -> Path:
 
 
 def _fetch(directory: Path) -> None:
-    maven = _program("mvn")
+    program = maven()
     # Beside its last place, so that the rename is atomic: half a download is never taken for one.
     with tempfile.TemporaryDirectory(dir=_CACHE, prefix="kafka-fetch-") as work:
         goal = ("dependency:copy-dependencies", f"-DoutputDirectory={work}/lib")
         fetched = subprocess.run(
-            [maven, "-q", "-B", "-f", str(_POM), *goal],
+            [program, "-q", "-B", "-f", str(_POM), *goal],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
