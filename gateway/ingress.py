@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import msgspec
 
@@ -26,15 +26,29 @@ from gateway.signature import Proof, SignatureError, Verifier
 if TYPE_CHECKING:
     from litestar.types import HTTPScope, Receive, Send
 
-__all__ = ["ANSWER", "FIRST_BYTE", "Edge", "Endpoint", "Ingress", "Limits", "Rejection"]
+__all__ = ["CONNECTION", "Connection", "Edge", "Endpoint", "Ingress", "Limits", "Rejection"]
 
-FIRST_BYTE = "gateway.first_byte"
-"""Key in the scope's `extensions`: event-loop time of the request's first byte, where our own
-server took it. Another server's requests count from the call of the application."""
+CONNECTION = "gateway.connection"
+"""Key in the scope's `extensions`: the `Connection`, where our own server serves."""
 
-ANSWER = "gateway.answer"
-"""Key in the same place: `(status, headers, body) -> bool` writes a whole answer at once, in half
-the time of two ASGI messages, or gives False where the connection must be waited for."""
+
+class Connection(Protocol):
+    """What our own server can do beyond ASGI; other servers' requests go without."""
+
+    @property
+    def first_byte(self) -> float:
+        """Event-loop time of the request's first byte; without it the call of the application."""
+        ...
+
+    def answer(
+        self, scope: HTTPScope, status: int, headers: list[tuple[bytes, bytes]], body: bytes
+    ) -> bool:
+        """Write a whole answer at once, in half the time of two ASGI messages.
+
+        False where the connection must be waited for: then nothing was written.
+        """
+        ...
+
 
 Unmatched = Literal["accept", "dead_letter", "reject"]
 
@@ -110,8 +124,8 @@ class Ingress:
 
     async def __call__(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
         """Serve one request. Never raises for what a request holds."""
-        extensions = scope.get("extensions") or {}
-        started: float = extensions.get(FIRST_BYTE) or time.monotonic()  # type: ignore[assignment]  # our own server's
+        connection = _connection(scope)
+        started = time.monotonic() if connection is None else connection.first_byte
         endpoint = self._edge.endpoints.get(scope["path"])
         source = endpoint.sender.name if endpoint is not None else ""
         answer = await self._answer(endpoint, scope, receive, started)
@@ -185,7 +199,7 @@ class Ingress:
             if len(value) > 100 or int(value) > limits.max_body:
                 raise Rejection(413, "body_too_large")
         until = started + min(limits.body_timeout, limits.deadline)
-        if FIRST_BYTE in (scope.get("extensions") or ()):
+        if _connection(scope) is not None:
             # Our own server wakes a read that is late, so that a body which came with its head,
             # as nearly all do, costs no timer.
             return await _read_body(receive, limits.max_body, until)
@@ -235,6 +249,11 @@ class Ingress:
         )
 
 
+def _connection(scope: HTTPScope) -> Connection | None:
+    extensions: Any = scope.get("extensions")
+    return extensions.get(CONNECTION) if extensions else None
+
+
 async def _read_body(receive: Receive, limit: int, until: float) -> bytes:
     """Read to the end, to the limit, or to the time; a late read may be woken with nothing."""
     chunks: list[bytes] = []
@@ -257,8 +276,10 @@ async def _read_body(receive: Receive, limit: int, until: float) -> bytes:
 async def _send(scope: HTTPScope, send: Send, answer: _Answer) -> None:
     length = (b"content-length", b"%d" % len(answer.body))
     headers = [_JSON, length, *answer.headers]
-    at_once: Any = (scope.get("extensions") or {}).get(ANSWER)
-    if at_once is not None and at_once(answer.http_status, headers, answer.body):
+    connection = _connection(scope)
+    if connection is not None and connection.answer(
+        scope, answer.http_status, headers, answer.body
+    ):
         return
     await send({"type": "http.response.start", "status": answer.http_status, "headers": headers})
     await send({"type": "http.response.body", "body": answer.body, "more_body": False})

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from uvicorn.config import Config
@@ -22,7 +21,7 @@ from uvicorn.protocols.http.httptools_impl import (
 from uvicorn.server import ServerState
 
 from gateway.answer import rejection_body
-from gateway.ingress import ANSWER, FIRST_BYTE
+from gateway.ingress import CONNECTION
 
 __all__ = ["RejectionListener", "bounded_protocol"]
 
@@ -61,16 +60,16 @@ class _BoundedProtocol(HttpToolsProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        self._first_byte = 0.0
+        self.first_byte = 0.0
+        self._extensions: dict[Any, Any] = {CONNECTION: self}
         self._head_size = 0
         self._in_head = False
-        self._extensions: dict[Any, Any] = {}
         self._head_timer: asyncio.TimerHandle | None = None
         self._body_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         super().connection_made(transport)
-        self._first_byte = time.monotonic()
+        self.first_byte = time.monotonic()
         self._head_timer = self.loop.call_later(self._header_timeout, self._head_expired)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -82,7 +81,7 @@ class _BoundedProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if not self._in_head:
             # The event loop's own clock, unrounded: uvloop's `time()` counts milliseconds.
-            self._first_byte = time.monotonic()
+            self.first_byte = time.monotonic()
         super().data_received(data)
         # The ordinary request comes whole and pays nothing below.
         if self._in_head:
@@ -91,7 +90,7 @@ class _BoundedProtocol(HttpToolsProtocol):
         cycle: RequestResponseCycle | None = self.cycle
         if cycle is not None and cycle.more_body and self._body_timer is None:
             # A timer may be early by its resolution, and must not wake the read too early.
-            until = self._first_byte + self._body_timeout + _RESOLUTION
+            until = self.first_byte + self._body_timeout + _RESOLUTION
             self._body_timer = self.loop.call_at(until, self._body_expired, cycle)
 
     def _bound_head(self, data: bytes) -> None:
@@ -100,13 +99,12 @@ class _BoundedProtocol(HttpToolsProtocol):
             self._turn_away(431, "head_too_large")
         elif self._head_timer is None:
             self._head_timer = self.loop.call_at(
-                self._first_byte + self._header_timeout, self._head_expired
+                self.first_byte + self._header_timeout, self._head_expired
             )
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._in_head = True
-        self._extensions = {FIRST_BYTE: self._first_byte}
         self.scope["extensions"] = self._extensions
 
     def on_headers_complete(self) -> None:
@@ -115,7 +113,6 @@ class _BoundedProtocol(HttpToolsProtocol):
         if self._head_timer is not None:
             self._disarm()
         super().on_headers_complete()
-        self._extensions[ANSWER] = partial(self._answer, self.cycle)
 
     def on_message_complete(self) -> None:
         if self._body_timer is not None:
@@ -132,7 +129,7 @@ class _BoundedProtocol(HttpToolsProtocol):
             return
         if self._is_answering():
             # A pipelined head waits behind a request that is still being answered.
-            self._first_byte = time.monotonic()
+            self.first_byte = time.monotonic()
             self._head_timer = self.loop.call_later(self._header_timeout, self._head_expired)
         elif self._in_head:
             self._turn_away(408, "head_too_slow")
@@ -144,15 +141,13 @@ class _BoundedProtocol(HttpToolsProtocol):
         self._body_timer = None
         cycle.message_event.set()
 
-    def _answer(
-        self,
-        cycle: RequestResponseCycle,
-        status: int,
-        headers: list[tuple[bytes, bytes]],
-        body: bytes,
+    def answer(
+        self, scope: Any, status: int, headers: list[tuple[bytes, bytes]], body: bytes
     ) -> bool:
-        """Write a whole answer; what `cycle.send` would do for its two messages, in one step."""
-        if self.flow.write_paused or cycle.response_started:
+        """See `gateway.ingress.Connection`: what `cycle.send` does for two messages, in one."""
+        cycle: RequestResponseCycle = self.cycle
+        # With pipelining `self.cycle` is the latest request, not the one that is answered.
+        if cycle.scope is not scope or self.flow.write_paused or cycle.response_started:
             return False
         if cycle.disconnected:
             return True
@@ -167,19 +162,20 @@ class _BoundedProtocol(HttpToolsProtocol):
         parts += (b"\r\n", b"" if cycle.scope["method"] == "HEAD" else body)
         self.transport.write(b"".join(parts))
         cycle.message_event.set()
-        # It holds this very call, and with it the cycle: a ring that only the collector would end.
-        cycle.scope["extensions"] = {}
         if not cycle.keep_alive:
             self.transport.close()
         cycle.on_response()
         return True
 
     def _turn_away(self, status: int, reason: str) -> None:
-        """Answer outside of ASGI and close; where an answer is under way, only close."""
+        """Answer outside of ASGI and close.
+
+        Where a request is with the ingress, only close: it sees the disconnect and counts it.
+        """
         self._disarm()
         self._in_head = False
-        self._on_rejection(status, reason, time.monotonic() - self._first_byte)
         if not self._is_answering():
+            self._on_rejection(status, reason, time.monotonic() - self.first_byte)
             body = rejection_body(reason)
             head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n"
             self.transport.write(STATUS_LINE[status] + head % len(body) + b"\r\n" + body)

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from gateway.ingress import ANSWER, FIRST_BYTE, Limits
+from gateway.ingress import CONNECTION, Limits
 from gateway.observability import logs
 from gateway.observability.logs import LogWriter
 from gateway.routing.table import Table
@@ -91,19 +91,30 @@ async def test_a_hundred_targets_are_told_in_under_4_kilobytes() -> None:
         assert len(service.stored) == 100
 
 
+class OwnServer:
+    """What our own server puts into the scope: see `gateway.ingress.Connection`."""
+
+    def __init__(self, first_byte: float | None = None, *, takes_it: bool = False) -> None:
+        self.first_byte = time.monotonic() if first_byte is None else first_byte
+        self.taken: list[tuple[int, bytes]] = []
+        self._takes_it = takes_it
+
+    def answer(
+        self, scope: Any, status: int, headers: list[tuple[bytes, bytes]], body: bytes
+    ) -> bool:
+        assert scope["extensions"][CONNECTION] is self
+        assert dict(headers)[b"content-length"] == b"%d" % len(body)
+        self.taken.append((status, body))
+        return self._takes_it
+
+
 @pytest.mark.parametrize("takes_it", [True, False])
 async def test_our_own_server_may_take_an_answer_at_once(takes_it: bool) -> None:
-    taken: list[tuple[int, bytes]] = []
-
-    def at_once(status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> bool:
-        assert dict(headers)[b"content-length"] == b"%d" % len(body)
-        taken.append((status, body))
-        return takes_it
-
+    server = OwnServer(takes_it=takes_it)
     async with Service() as service:
-        answer = await service.post(extensions={ANSWER: at_once})
-        assert taken[0][0] == 200
-        assert (answer.status, answer.raw) == ((0, b"") if takes_it else taken[0])
+        answer = await service.post(extensions={CONNECTION: server})
+        assert server.taken[0][0] == 200
+        assert (answer.status, answer.raw) == ((0, b"") if takes_it else server.taken[0])
 
 
 # --- unmatched
@@ -247,7 +258,7 @@ async def test_a_body_that_does_not_come(limits: Limits, chunks: list[bytes]) ->
 async def test_a_read_that_is_woken_late_ends() -> None:
     """Our own server keeps no timer for a body: it wakes the read with nothing."""
     async with Service(limits=Limits(4096, AMPLE, 5.0)) as service:
-        late = {FIRST_BYTE: time.monotonic() - 6}
+        late = {CONNECTION: OwnServer(time.monotonic() - 6)}
         answer = await service.post(chunks=[BODY[:5], b""], ends="silence", extensions=late)
         assert answer.word == (408, "rejected")
         answer = await service.post(chunks=[BODY], extensions=late)
@@ -375,7 +386,7 @@ async def test_the_deadline_counts_from_the_first_byte() -> None:
         service.events.stall()
         first_byte = asyncio.get_running_loop().time() - 4.95
         async with asyncio.timeout(2):
-            answer = await service.post(extensions={FIRST_BYTE: first_byte})
+            answer = await service.post(extensions={CONNECTION: OwnServer(first_byte)})
         assert answer.body["reason"] == "deadline"
 
 
