@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal
 from litestar import Litestar, asgi
 
 from gateway.address import Networks
-from gateway.brokers.base import Broker, Need, StateListener
+from gateway.brokers.base import Broker, Need, State, StateListener
 from gateway.config import GatewayConfig, LoadedConfig, load_config
 from gateway.delivery.dead_letter import DeadLetter
 from gateway.delivery.fanout import FanOut
@@ -99,13 +99,14 @@ class Gateway:
         """Wire; nothing connects before `start`."""
         config = blueprint.config
         self.recorder = recorder
-        self.brokers = _brokers(blueprint, recorder)
+        self.brokers = _brokers(blueprint, self._state_changed)
         self._fan_out = FanOut(self.brokers, _dead_letter(config), recorder)
         self._routes = {
             route.name: tuple(sorted({target.broker for target in route.targets}))
             for route in blueprint.table.routes
         }
         self._phase: Literal["loading", "ready", "draining"] = "loading"
+        self._closing = False
         self._ticker: asyncio.Task[None] | None = None
         server = config.server
         edge = Edge(
@@ -131,6 +132,7 @@ class Gateway:
     async def close(self, timeout: float) -> None:
         """Flush and disconnect, for at most `timeout` seconds."""
         self._phase = "draining"
+        self._closing = True
         await asyncio.gather(*(broker.close(timeout) for broker in self.brokers.values()))
         if self._ticker is not None:
             self._ticker.cancel()
@@ -141,6 +143,11 @@ class Gateway:
         """Say how this process is."""
         states = {name: broker.state for name, broker in self.brokers.items()}
         return ProcessHealth(self._phase, states, self._routes)
+
+    def _state_changed(self, broker: str, state: State) -> None:
+        # A broker that goes down because we leave it is no news.
+        if not self._closing:
+            self.recorder.broker_state(broker, state)
 
     async def _tick(self) -> None:
         loop = asyncio.get_running_loop()
@@ -206,10 +213,10 @@ def _dead_letter(config: GatewayConfig) -> DeadLetter | None:
     return DeadLetter(letter.broker, kind, letter.topic or letter.subject or "")
 
 
-def _brokers(blueprint: Blueprint, recorder: Recorder) -> Mapping[str, Broker]:
+def _brokers(blueprint: Blueprint, on_state: StateListener) -> Mapping[str, Broker]:
     needs = blueprint.needs()
     return {
-        name: make_broker(name, broker, needs.get(name, ()), recorder.broker_state)
+        name: make_broker(name, broker, needs.get(name, ()), on_state)
         for name, broker in blueprint.config.brokers.items()
     }
 

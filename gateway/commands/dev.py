@@ -20,7 +20,7 @@ import uvloop
 from rich.console import Console
 
 from gateway.app import Blueprint, draw, load
-from gateway.brokers.base import Arrival, Need, Unavailable
+from gateway.brokers.base import Arrival, Need, State, Unavailable
 from gateway.clerk.samples import sample
 from gateway.commands.arrivals import arrival_line
 from gateway.commands.embedded import EmbeddedNats
@@ -32,7 +32,7 @@ from gateway.config import LoadedConfig, load_config_text
 from gateway.observability.logs import configure
 from gateway.server.http import ListenError, listen
 from gateway.server.process import stop_event
-from gateway.server.run import serve
+from gateway.server.run import Running, serve
 
 if TYPE_CHECKING:
     from gateway.commands.posting import Poster
@@ -48,6 +48,7 @@ _FIRST_EVENTS = (
 )
 _TRIES = 100
 _TRY_AGAIN = 0.1
+_WATCH_AGAIN = 2.0
 
 
 @click.command("dev")
@@ -74,7 +75,7 @@ async def _dev(path: Path | None, port: int | None) -> None:
     config = loaded.config
     print_warnings(loaded)
     ports = (config.server.port if port is None else port, _free(config.admin.port))
-    listen("server", "127.0.0.1", ports[0]).close()
+    _assert_free(ports[0])
     configure("warning", "console")
     nats = EmbeddedNats(SECRET_FILE.parent / "nats")
     await nats.start()
@@ -107,13 +108,14 @@ class _Session:
             await asyncio.gather(*self._tasks, return_exceptions=True)
             self._console.print("stopped", style="dim")
 
-    def _started(self, port: int, admin_port: int) -> None:
-        url = f"http://127.0.0.1:{port}{self._path}"
-        self._introduce(url, admin_port)
+    def _started(self, running: Running) -> None:
+        url = f"http://127.0.0.1:{running.port}{self._path}"
+        self._introduce(url, running.admin_port)
         for (broker, needs), watching in zip(
             self._blueprint.needs().items(), self._watching, strict=True
         ):
-            self._tasks.append(asyncio.create_task(self._watch(broker, needs, watching)))
+            watch = self._watch(broker, needs, watching, running)
+            self._tasks.append(asyncio.create_task(watch))
         self._tasks.append(asyncio.create_task(self._send_first_events(url)))
 
     def _introduce(self, url: str, admin_port: int) -> None:
@@ -135,14 +137,21 @@ class _Session:
             self._console.print(f"[bold]{name:>9}[/]  {text}")
         self._console.print("\nevents as they arrive in the broker; Ctrl-C ends", style="dim")
 
-    async def _watch(self, broker: str, needs: tuple[Need, ...], watching: asyncio.Event) -> None:
+    async def _watch(
+        self, broker: str, needs: tuple[Need, ...], watching: asyncio.Event, running: Running
+    ) -> None:
+        # Once the gateway is connected its streams exist, and those are what is to be followed.
+        for _ in range(_TRIES):
+            if running.healths()[0].brokers[broker] is State.UP:
+                break
+            await asyncio.sleep(_TRY_AGAIN)
         while True:
             try:
                 await follow(broker, self._blueprint, needs, self._show, watching)
             except Unavailable as error:
                 self._console.print(f"cannot watch: {error}", style="red")
                 watching.set()
-            await asyncio.sleep(2)
+            await asyncio.sleep(_WATCH_AGAIN)
 
     def _show(self, arrival: Arrival) -> None:
         self._console.print(arrival_line(arrival))
@@ -187,6 +196,14 @@ def _own_secret() -> str:
     with os.fdopen(os.open(SECRET_FILE, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.write(secret + "\n")
     return secret
+
+
+def _assert_free(port: int) -> None:
+    try:
+        listen("server", "127.0.0.1", port).close()
+    except ListenError as error:
+        message = f"cannot listen on port {port}: {error.problem}; choose another with --port"
+        raise click.UsageError(message) from None
 
 
 def _free(port: int) -> int:

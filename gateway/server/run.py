@@ -6,6 +6,7 @@ import asyncio
 import signal
 from collections.abc import Callable
 
+import msgspec
 import structlog
 
 from gateway.app import Blueprint
@@ -16,7 +17,7 @@ from gateway.server.http import HttpServer, listen
 from gateway.server.process import ServingProcess, stop_event
 from gateway.server.supervisor import Supervisor
 
-__all__ = ["Started", "serve"]
+__all__ = ["Running", "Started", "serve"]
 
 
 class _Alone(ServingProcess):
@@ -29,8 +30,17 @@ class _Alone(ServingProcess):
         return render(self.gateway.recorder.metrics.registry)
 
 
-Started = Callable[[int, int], None]
-"""Called once, with the ingress port and the admin port, when both accept."""
+class Running(msgspec.Struct, frozen=True):
+    """A process tree whose ports accept."""
+
+    port: int
+    """The ingress port."""
+    admin_port: int
+    healths: Callable[[], list[ProcessHealth]]
+
+
+Started = Callable[[Running], None]
+"""Called once, when both ports accept."""
 
 
 async def serve(
@@ -58,12 +68,26 @@ async def serve(
     stop = stop or stop_event(signal.SIGTERM, signal.SIGINT)
     await admin.start()
     try:
-        await tree.start()
-        port = ingress.getsockname()[1]
-        structlog.get_logger().info("listening", port=port, admin_port=admin.port, workers=workers)
-        if started is not None:
-            started(port, admin.port)
-        await stop.wait()
+        if await _started_before(stop, tree):
+            port = ingress.getsockname()[1]
+            log = structlog.get_logger()
+            log.info("listening", port=port, admin_port=admin.port, workers=workers)
+            if started is not None:
+                started(Running(port, admin.port, tree.healths))
+            await stop.wait()
     finally:
         await tree.stop()
         await admin.stop(1)
+
+
+async def _started_before(stop: asyncio.Event, tree: _Alone | Supervisor) -> bool:
+    """Start the tree; False where it is told to stop before it could serve."""
+    starting = asyncio.create_task(tree.start())
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait((starting, stopping), return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if not starting.done():
+        starting.cancel()
+        return False
+    await starting
+    return True
