@@ -142,7 +142,15 @@ def _cross_check(
     for other in checks:
         for fault in other(config):
             if not repairs.touch(fault.path):
-                yield _locate(view.positions, Finding(fault.path, fault.message), fault.offset)
+                finding = Finding(fault.path, _discreet(view, fault))
+                yield _locate(view.positions, finding, fault.offset)
+
+
+def _discreet(view: View, fault: PathFault) -> str:
+    """Cut off what may quote a value that came from `${…}`: what stands after the first colon."""
+    if not view.positions.is_interpolated(fault.path):
+        return fault.message
+    return f"{fault.message.partition(':')[0]} (its value came from ${{…}} and is not shown)"
 
 
 def _locate(positions: Positions, finding: Finding, offset: int = 0) -> Problem:

@@ -10,11 +10,9 @@ from collections.abc import Iterable
 from copy import deepcopy
 from typing import Any, Final
 
-from pydantic import BaseModel
-
 from gateway.config.models import GatewayConfig
 from gateway.config.problems import DocumentPath
-from gateway.config.validation import Fault, Place, validate
+from gateway.config.validation import Fault, validate
 
 __all__ = ["STAND_INS", "Repairs", "repair"]
 
@@ -85,41 +83,29 @@ def _replace(root: dict[str, Any], fault: Fault) -> DocumentPath:
         return _set(root, place.path[:2], {"kind": "kafka"})
     if place.field is None:
         return _set(root, place.path, {})
-    if _has_default(place):
+    if not place.model.model_fields[place.field].is_required():
         return _delete(root, place.field_path)
     return _set(root, place.field_path, deepcopy(STAND_INS[place.field]))
 
 
-def _has_default(place: Place) -> bool:
-    model: type[BaseModel] | None = place.model
-    if model is None or place.field is None:
-        return False
-    return not model.model_fields[place.field].is_required()
-
-
 def _parent(root: Any, path: DocumentPath) -> Any:
-    """Give what holds the last part of `path`, or None where an earlier repair removed it."""
+    """Give what holds the end of `path`, or an empty dict where its entry is already gone.
+
+    That happens below a key that is faulty itself.
+    """
     for part in path[:-1]:
-        if isinstance(root, dict):
-            root = root.get(part)
-        elif isinstance(root, list) and isinstance(part, int) and part < len(root):
+        try:
             root = root[part]
-        else:
-            return None
+        except KeyError:
+            return {}
     return root
 
 
 def _delete(root: Any, path: DocumentPath) -> DocumentPath:
-    parent = _parent(root, path)
-    if isinstance(parent, dict):
-        parent.pop(path[-1], None)
+    _parent(root, path).pop(path[-1], None)
     return path
 
 
 def _set(root: Any, path: DocumentPath, value: Any) -> DocumentPath:
-    parent = _parent(root, path)
-    last = path[-1] if path else None
-    in_list = isinstance(parent, list) and isinstance(last, int) and last < len(parent)
-    if in_list or isinstance(parent, dict):
-        parent[last] = value
+    _parent(root, path)[path[-1]] = value
     return path

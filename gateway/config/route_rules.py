@@ -9,9 +9,8 @@ from typing import Final
 from gateway.clerk.catalogue import did_you_mean
 from gateway.config.findings import Finding, View
 from gateway.config.models import GatewayConfig, RouteConfig
+from gateway.config.names import closest
 from gateway.config.problems import DocumentPath
-from gateway.config.target_rules import check_collisions, check_target
-from gateway.config.validation import closest
 
 __all__ = ["check_routes"]
 
@@ -19,7 +18,7 @@ _NEGATED_PATH: Final = re.compile(r'!\s*([A-Za-z_"][\w".]*\.[\w".]*)')
 
 
 def check_routes(config: GatewayConfig, view: View) -> Iterator[Finding]:
-    """Yield what is wrong or doubtful in the routes and their targets."""
+    """Yield what is wrong or doubtful in the routes, their targets aside."""
     if not config.routes:
         yield Finding(("routes",), "no route: every event is unmatched; add one", "warning")
     first: dict[str, int] = {}
@@ -34,9 +33,6 @@ def check_routes(config: GatewayConfig, view: View) -> Iterator[Finding]:
                 uses=(("routes", other, "name"),),
             )
         yield from _route(path, route, view)
-        for number, target in enumerate(route.targets):
-            yield from check_target((*path, "targets", number), target, config, view)
-    yield from check_collisions(config, view)
 
 
 def _route(path: DocumentPath, route: RouteConfig, view: View) -> Iterator[Finding]:

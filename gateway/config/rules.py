@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from ipaddress import ip_address
+from typing import Final
 
 from gateway.config.destinations import literal_beginning, subject_problem, topic_problem
 from gateway.config.findings import Finding, View
@@ -17,12 +19,16 @@ from gateway.config.models import (
 )
 from gateway.config.problems import DocumentPath
 from gateway.config.route_rules import check_routes
-from gateway.config.target_rules import broker_findings
+from gateway.config.target_rules import broker_findings, check_targets
 from gateway.config.units import format_duration
 
 __all__ = ["check"]
 
-_SVIX_PATIENCE = 14.0
+_HOST: Final = r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)"
+_KAFKA_SERVER: Final = re.compile(rf"{_HOST}(:[0-9]{{1,5}})?")
+_NATS_SERVER: Final = re.compile(rf"((nats|tls|ws|wss)://)?{_HOST}(:[0-9]{{1,5}})?(/[!-~]*)?")
+
+_SVIX_PATIENCE: Final = 14.0
 """Seconds. Svix gives up at 15."""
 
 
@@ -36,6 +42,7 @@ def check(config: GatewayConfig, view: View) -> Iterator[Finding]:
     if not config.brokers:
         yield Finding(("brokers",), "no broker; add one of kind kafka or nats")
     yield from check_routes(config, view)
+    yield from check_targets(config, view)
     yield from _delivery(config, view)
 
 
@@ -129,9 +136,10 @@ def _tls(path: DocumentPath, tls: TlsConfig) -> Iterator[Finding]:
 
 def _kafka(path: DocumentPath, broker: KafkaConfig) -> Iterator[Finding]:
     for at, server in enumerate(broker.servers):
-        if "://" in server:
+        if not _KAFKA_SERVER.fullmatch(server):
             yield Finding(
-                (*path, "servers", at), f"servers[{at}]: Kafka takes host:port, without a scheme"
+                (*path, "servers", at),
+                f"servers[{at}]: Kafka takes host:port, without a scheme, one in each entry",
             )
 
 
@@ -142,6 +150,12 @@ def _nats(path: DocumentPath, broker: NatsConfig, view: View) -> Iterator[Findin
                 (*path, "servers", at),
                 f"servers[{at}]: a login in a URL ends up in logs; use username and password, or"
                 " token",
+            )
+        elif not _NATS_SERVER.fullmatch(server):
+            yield Finding(
+                (*path, "servers", at),
+                f"servers[{at}]: NATS takes nats://host:port, tls://, ws:// or wss://, one in each"
+                " entry",
             )
     yield from _nats_login(path, broker)
     if broker.streams and not broker.jetstream:
@@ -219,7 +233,7 @@ def _delivery(config: GatewayConfig, view: View) -> Iterator[Finding]:
         )
 
 
-_NOT_YET = {
+_NOT_YET: Final = {
     "dedupe": "each delivery is published, and consumers dedupe",
     "ledger": "a retry is published to every target again",
     "inbox": "delivery is direct",

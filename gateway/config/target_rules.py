@@ -14,10 +14,10 @@ from gateway.config.destinations import (
 )
 from gateway.config.findings import Finding, View
 from gateway.config.models import DeadLetterConfig, GatewayConfig, TargetConfig
+from gateway.config.names import closest
 from gateway.config.problems import DocumentPath
-from gateway.config.validation import closest
 
-__all__ = ["broker_findings", "check_collisions", "check_target"]
+__all__ = ["broker_findings", "check_targets"]
 
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 7230, section 3.2.6
 _RESERVED_PREFIXES: Final = ("ce_", "ce-", "svix-", "webhook-", "gateway-", "nats-")
@@ -61,10 +61,17 @@ def broker_findings(
         )
 
 
-def check_target(
+def check_targets(config: GatewayConfig, view: View) -> Iterator[Finding]:
+    """Yield what is wrong or doubtful in the targets of all routes."""
+    for at, route in enumerate(config.routes):
+        for number, target in enumerate(route.targets):
+            yield from _target(("routes", at, "targets", number), target, config, view)
+    yield from _collisions(config, view)
+
+
+def _target(
     path: DocumentPath, target: TargetConfig, config: GatewayConfig, view: View
 ) -> Iterator[Finding]:
-    """Yield what is wrong or doubtful in one target."""
     yield from broker_findings(path, target, config, view)
     for field, kind in (("topic", "kafka"), ("subject", "nats")):
         text: str | None = getattr(target, field)
@@ -83,7 +90,7 @@ def check_target(
         )
 
 
-def check_collisions(config: GatewayConfig, view: View) -> Iterator[Finding]:
+def _collisions(config: GatewayConfig, view: View) -> Iterator[Finding]:
     """Yield the targets whose literal destination another one, or the dead letter, has."""
     first: dict[tuple[str, str], tuple[DocumentPath, TargetConfig]] = {}
     for at, route in enumerate(config.routes):

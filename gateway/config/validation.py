@@ -7,23 +7,20 @@ text, which may quote it, is ever used.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from types import UnionType
-from typing import Any, Final, Literal, Union, get_args, get_origin
+from typing import Any, Final, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
 from gateway.config.base import bare_type
 from gateway.config.models import GatewayConfig
+from gateway.config.names import closest, name_of
 from gateway.config.problems import DocumentPath
 from gateway.config.refusal import REFUSAL
 
-__all__ = ["Fault", "Place", "closest", "name_of", "validate"]
-
-_MAX_COMPARED: Final = 100
-"""Characters of a name that is compared with the known ones; the comparison is quadratic."""
+__all__ = ["Fault", "Place", "validate"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +28,7 @@ class Place:
     """Where in the document and where in the models an error is."""
 
     path: DocumentPath
-    model: type[BaseModel] | None
+    model: type[BaseModel]
     """The model that `field` is a field of, or that should stand here where `field` is None."""
     field: str | None
     """The last field on the way, also where the path goes on into its list or mapping."""
@@ -68,25 +65,6 @@ def validate(value: Any) -> GatewayConfig | tuple[Fault, ...]:
     )
 
 
-def name_of(path: DocumentPath) -> str:
-    """Call a value by its key, and its number in a list: `servers[0]`."""
-    name = ""
-    for part in reversed(path):
-        if isinstance(part, str):
-            return part + name
-        name = f"[{part}]{name}"
-    return name or "the file"
-
-
-def closest(name: str, known: Iterable[str]) -> str | None:
-    """Give the known name that is most like this one, or None where none is like it."""
-    if len(name) > _MAX_COMPARED:
-        return None
-    by_lower = {candidate.lower(): candidate for candidate in known}
-    found = get_close_matches(name.lower().replace("-", "_"), by_lower, n=1, cutoff=0.6)
-    return by_lower[found[0]] if found else None
-
-
 def _fault(detail: Mapping[str, Any]) -> Fault:
     kind = str(detail["type"])
     place = _place(detail["loc"])
@@ -109,7 +87,7 @@ def _place(loc: tuple[str | int, ...]) -> Place:
     """Walk the models along `loc`, which names a broker's kind although the document does not."""
     path: list[str | int] = []
     wanted: Any = GatewayConfig
-    owner: type[BaseModel] | None = GatewayConfig
+    owner: type[BaseModel] = GatewayConfig
     field: str | None = None
     field_path: DocumentPath = ()
     for part in loc:
@@ -142,7 +120,7 @@ def _model_of_kind(union: Any, kind: str | int) -> Any:
 
 def _unknown_key(place: Place) -> str:
     key = str(place.path[-1])
-    known = tuple(place.model.model_fields) if place.model is not None else ()
+    known = tuple(place.model.model_fields)
     near = closest(key, known)
     if near is not None:
         return f'unknown key "{key}", did you mean "{near}"?'
@@ -151,9 +129,7 @@ def _unknown_key(place: Place) -> str:
 
 def _purpose(place: Place) -> str:
     """Say what a missing key is for, in the words of the manual."""
-    if place.model is None or place.field is None:
-        return "add it"
-    description = place.model.model_fields[place.field].description or ""
+    description = place.model.model_fields[str(place.path[-1])].description or ""
     first = description.partition(". ")[0].rstrip(".")
     return f"add it: {first[:1].lower()}{first[1:]}"
 
@@ -224,10 +200,8 @@ def _advice(kind: str, value: Any) -> str:
 
 
 def _literals(place: Place) -> tuple[str, ...]:
-    if place.model is None or place.field is None:
-        return ()
-    annotation, _ = bare_type(place.model.model_fields[place.field].annotation)
-    return get_args(annotation) if get_origin(annotation) is Literal else ()
+    annotation = place.model.model_fields[str(place.field_path[-1])].annotation
+    return get_args(bare_type(annotation)[0])
 
 
 def _one_of(known: tuple[str, ...], value: Any) -> str:

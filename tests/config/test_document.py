@@ -6,7 +6,7 @@ import pytest
 
 from gateway.config.document import MAX_DEPTH, MAX_NODES, Document, read_document
 from gateway.config.interpolation import Interpolator
-from gateway.config.problems import ConfigError, LineIndex, Position
+from gateway.config.problems import ConfigError, LineIndex, Position, Positions
 from tests.config.conftest import marked
 
 
@@ -175,3 +175,7 @@ def test_a_value_with_escapes_or_references_has_no_columns_within() -> None:
 def test_lines_end_in_any_of_the_three_ways() -> None:
     lines = LineIndex("a\nb\r\nc\rd")
     assert [lines.position(at) for at in (0, 2, 5, 7)] == [(1, 1), (2, 1), (3, 1), (4, 1)]
+
+
+def test_where_nothing_is_known_the_beginning_is_meant() -> None:
+    assert Positions({}, {}, frozenset()).value(("a",)) == Position(1, 1)

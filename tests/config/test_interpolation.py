@@ -102,6 +102,15 @@ def test_a_file_gives_its_text_without_the_last_newline(
     assert (expansion.text, expansion.faults) == (text, ())
 
 
+def test_a_file_is_read_once(tmp_path: Path) -> None:
+    path = tmp_path / "secret"
+    path.write_text("first")
+    interpolator = Interpolator({})
+    assert interpolator.expand(f"${{file:{path}}}").text == "first"
+    path.write_text("second")
+    assert interpolator.expand(f"${{file:{path}}}").text == "first"
+
+
 def test_a_file_that_is_too_large_or_no_text_is_refused_by_name(tmp_path: Path) -> None:
     large, binary, pipe = (tmp_path / name for name in ("large", "binary", "pipe"))
     large.write_bytes(b"x" * (MAX_FILE + 1))

@@ -9,7 +9,14 @@ from pathlib import Path
 import pytest
 
 from gateway import GatewayError
-from gateway.config import ConfigError, GatewayConfig, Problem, load_config, load_config_text
+from gateway.config import (
+    ConfigError,
+    GatewayConfig,
+    Problem,
+    load_config,
+    load_config_text,
+    repair,
+)
 from gateway.config.load import MAX_FILE
 from gateway.config.problems import DocumentPath
 from tests.config.conftest import SECRET, Load, complete
@@ -127,10 +134,20 @@ def test_a_broker_that_is_faulty_itself_is_no_unknown_broker() -> None:
     ]
 
 
+def test_what_cannot_be_repaired_is_told_without_the_cross_checks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(repair, "_MAX_ROUNDS", 0)
+    text = complete("server: {port: x, deadline: 20s}")
+    assert errors(text) == ["f.yaml:1:16: port: expected a whole number, got text"]
+
+
 @pytest.mark.parametrize(
     "text",
     [
         "sources: 5\nbrokers: 5\nroutes: 5",
+        "sources: {'': 5, '!': {path: 5, secrets: [5]}}\nbrokers: {'': {servers: 5}}",
+        "brokers: {'!': {kind: kafka, servers: [5], tls: {ca_file: 5}, sasl: {}}}",
         "sources: {a: 5}\nbrokers: {a: 5}\nroutes: [5, {}]",
         "sources: {a: {secrets: 5}}\nbrokers: {a: {kind: 5}}\nroutes: [{targets: [5, {}]}]",
         "brokers: {a: {kind: kafka, sasl: {}, tls: 5, topics: 5}, b: {kind: nats, streams: [5]}}",
@@ -219,6 +236,18 @@ def test_checks_of_other_packages_are_told_beside_ours() -> None:
         "f:2:41: when: not JMESPath",
         'f:2:63: broker: no broker is called "nope"; there is events, bus',
     ]
+
+
+def test_what_others_say_of_an_interpolated_value_is_cut_before_its_quote() -> None:
+    def check(_: GatewayConfig) -> Iterable[_Fault]:
+        yield _Fault(("routes", 0, "when"), "not JMESPath: unexpected 'hunter2'", 3)
+
+    text = complete(
+        'routes: [{name: a, events: [x], when: "${W}", targets: [{broker: bus, subject: x}]}]'
+    )
+    with pytest.raises(ConfigError) as caught:
+        load_config_text(text, "f", {"W": "hunter2"}, checks=[check])
+    assert str(caught.value) == "f:1:39: not JMESPath (its value came from ${…} and is not shown)"
 
 
 def test_config_errors_sort_what_they_are_given() -> None:

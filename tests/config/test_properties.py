@@ -56,25 +56,26 @@ def outcome(text: str) -> tuple[tuple[Problem, ...], bool]:
         return error.problems, True
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_any_text_is_a_config_or_a_config_error(text: str) -> None:
     load(text)
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(yaml_like)
 def test_text_like_yaml_is_a_config_or_a_config_error(text: str) -> None:
     load(text)
     load(complete(text))
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(st.dictionaries(st.sampled_from(SECTION_KEYS), values))
 def test_any_shape_is_a_config_or_a_config_error(document: dict[str, Any]) -> None:
     load(yaml.safe_dump(document, allow_unicode=True))
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(st.data())
 def test_a_right_config_with_one_value_replaced_is_one_or_the_other(data: st.DataObject) -> None:
     document: Any = yaml.safe_load("".join(SECTIONS.values()))

@@ -131,6 +131,15 @@ ERRORS = [
         "servers[1]: Kafka takes host:port, without a scheme",
     ),
     (
+        "brokers: {events: {kind: kafka, servers: [‸'a:1,b:1']}}",
+        "servers[0]: Kafka takes host:port",
+    ),
+    ("brokers: {events: {kind: kafka, servers: [‸a:x]}}", "servers[0]: Kafka takes host:port"),
+    (
+        f"{NATS_ONLY}brokers: {{bus: {{kind: nats, servers: [‸http://h]}}}}",
+        "servers[0]: NATS takes nats://host:port, tls://, ws:// or wss://",
+    ),
+    (
         "brokers: {events: {kind: kafka, servers: [a], tls: {cert_file: ‸x}}}",
         "cert_file: needs its key; add key_file",
     ),
@@ -300,6 +309,8 @@ RIGHT = [
     "server: {deadline: 14s}",
     f"sources: {{clerk: {{secrets: [{S}], allow_from: [10.0.0.0/8]}}}}",
     bus("username: u, password: p"),
+    "brokers: {events: {kind: kafka, servers: [a, b_c:9092, 'my-host.example:1', '[::1]:9092']}}",
+    f"{NATS_ONLY}brokers: {{bus: {{kind: nats, servers: [a, 'tls://b:4222', 'ws://[::1]:80/x']}}}}",
     bus("credentials_file: x, tls: {ca_file: a, cert_file: b, key_file: c}"),
     bus("streams: [{name: A, subjects: [x], max_age: 1m, duplicate_window: 1m}]"),
     "unmatched: dead_letter\ndelivery: {dead_letter: {broker: bus, subject: dl}}",
