@@ -93,6 +93,12 @@ async def soon(condition: Callable[[], object]) -> None:
     pytest.fail("it did not come about")
 
 
+async def turns() -> None:
+    """Let the loop do what it has to do, where nothing is expected to come of it."""
+    for _ in range(50):
+        await asyncio.sleep(0)
+
+
 async def test_all_targets_get_their_record_and_give_their_receipt(rig: Rig) -> None:
     delivery = await rig.deliver()
     assert delivery.status == "delivered"
@@ -248,6 +254,7 @@ async def test_a_failure_after_the_deadline_changes_nothing(rig: Rig, fault: str
     getattr(rig.events, fault)("not_authorized")
     rig.events.resume()
     await soon(lambda: rig.events.in_flight[0] == 0)
+    await turns()
     assert rig.listener.late == []
     assert rig.letters.stored() == ()
     assert len(rig.listener.told) == 2
@@ -295,6 +302,23 @@ async def test_a_cancelled_delivery_settles_every_target_once_all_the_same(rig: 
     await soon(lambda: len(rig.listener.told) == 2)
     assert {settlement.status for settlement in rig.listener.told} == {"delivered"}
     assert rig.listener.late == []
+
+
+async def test_a_refusal_after_cancellation_sends_no_letter(rig: Rig) -> None:
+    """Nobody was answered: the sender repeats the event, and its retry sends the letter."""
+    rig.with_dead_letter()
+    rig.events.stall()
+    delivering = asyncio.create_task(rig.deliver())
+    await soon(lambda: rig.events.in_flight[0])
+    delivering.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await delivering
+    rig.events.refuse("too_large")
+    rig.events.resume()
+    await soon(lambda: len(rig.listener.told) == 2)
+    assert (rig.listener.told[1].status, rig.listener.told[1].reason) == ("failed", "too_large")
+    await turns()
+    assert rig.letters.stored() == ()
 
 
 async def test_a_broker_that_breaks_its_contract_fails_its_target_only(
