@@ -21,6 +21,10 @@ __all__ = ["Event", "EventError", "Sender", "event_time", "read_event"]
 MAX_TYPE = 256
 """Characters of an event type; Clerk's longest has 34."""
 
+MAX_ENTITY = 512
+"""Characters of an entity's id that become key and subject; what is longer is none of Clerk's,
+and in its dead letter's headers it could make that too large as well."""
+
 _MILLISECONDS_FROM = 100_000_000_000
 """A number this large is milliseconds: as seconds it would be the year 5138."""
 _LAST_MILLISECOND = 253_402_300_799_000
@@ -78,7 +82,9 @@ def read_event(proof: Proof, body: bytes, sender: Sender, now: float) -> Event:
         gateway_source=sender.name,
         received_at=rfc3339(now),
     )
-    key = entity_key(event_type or "", data) or proof.id
+    key = entity_key(event_type or "", data)
+    if not key or len(key) > MAX_ENTITY:
+        key = proof.id
     return Event(sender.name, proof.id, event_type, key, metadata, body, document)
 
 
@@ -103,7 +109,7 @@ def _subject(data: object) -> str | None:
     value = data.get("id") if isinstance(data, dict) else None
     if type(value) is int:
         return str(value)
-    return value if type(value) is str and value else None
+    return value if type(value) is str and 0 < len(value) <= MAX_ENTITY else None
 
 
 def _parse(body: bytes) -> dict[str, Any]:

@@ -53,21 +53,26 @@ class Connection(Protocol):
 Unmatched = Literal["accept", "dead_letter", "reject"]
 
 _RETRY_AFTER = ((b"retry-after", b"5"),)
+_CLOSE = ((b"connection", b"close"),)
 _JSON = (b"content-type", b"application/json")
 
 
 class Rejection(GatewayError):
     """A request that is answered without an event: status, and a bounded reason."""
 
-    def __init__(self, status: int, reason: str, *, verified_id: str = "") -> None:
+    def __init__(
+        self, status: int, reason: str, *, unread: bool = False, verified_id: str = ""
+    ) -> None:
         self.status = status
         self.reason = reason
+        self.unread = unread
+        """The body, or its rest, was not read: the connection ends with the answer."""
         self.verified_id = verified_id
         """The svix-id once it is proven; the sender may then be told to stop retrying."""
         super().__init__(reason.replace("_", " "))
 
 
-class _Disconnected(Exception):
+class _Disconnected(GatewayError):
     """The client left before its request was whole; there is nobody to answer."""
 
 
@@ -166,9 +171,9 @@ class Ingress:
         self, endpoint: Endpoint | None, scope: HTTPScope, receive: Receive, started: float
     ) -> _Answer:
         if endpoint is None:
-            raise Rejection(404, "unknown_path")
+            raise Rejection(404, "unknown_path", unread=True)
         if scope["method"] != "POST":
-            raise Rejection(405, "not_post")
+            raise Rejection(405, "not_post", unread=True)
         self._check_address(endpoint, scope)
         body = await self._read(scope, receive, started)
         now = time.time()
@@ -185,7 +190,7 @@ class Ingress:
         peer = client[0] if client else None
         address = client_address(peer, scope["headers"], self._edge.trusted_proxies)
         if address is None or address not in endpoint.allow_from:
-            raise Rejection(401, "address_not_allowed")
+            raise Rejection(401, "address_not_allowed", unread=True)
 
     async def _read(self, scope: HTTPScope, receive: Receive, started: float) -> bytes:
         """Read the raw body, bounded in bytes and in time."""
@@ -194,10 +199,10 @@ class Ingress:
             if name != b"content-length":
                 continue
             if not value.isdigit():
-                raise Rejection(400, "malformed_length")
+                raise Rejection(400, "malformed_length", unread=True)
             # Python reads no more than 4300 digits as a number.
             if len(value) > 100 or int(value) > limits.max_body:
-                raise Rejection(413, "body_too_large")
+                raise Rejection(413, "body_too_large", unread=True)
         until = started + min(limits.body_timeout, limits.deadline)
         if _connection(scope) is not None:
             # Our own server wakes a read that is late, so that a body which came with its head,
@@ -207,7 +212,7 @@ class Ingress:
             async with asyncio.timeout_at(until):
                 return await _read_body(receive, limits.max_body, until)
         except TimeoutError:
-            raise Rejection(408, "body_too_slow") from None
+            raise Rejection(408, "body_too_slow", unread=True) from None
 
     async def _accept(
         self, endpoint: Endpoint, proof: Proof, body: bytes, now: float, deadline: float
@@ -256,21 +261,22 @@ def _connection(scope: HTTPScope) -> Connection | None:
 
 async def _read_body(receive: Receive, limit: int, until: float) -> bytes:
     """Read to the end, to the limit, or to the time; a late read may be woken with nothing."""
-    chunks: list[bytes] = []
-    size, more = 0, True
+    gathered = bytearray()
+    more = True
     while more:
         message: Any = await receive()
         if message["type"] == "http.disconnect":
             raise _Disconnected
         chunk: bytes = message.get("body", b"")
         more = message.get("more_body", False)
-        size += len(chunk)
-        if size > limit:
-            raise Rejection(413, "body_too_large")
+        if len(gathered) + len(chunk) > limit:
+            raise Rejection(413, "body_too_large", unread=True)
         if more and time.monotonic() >= until:
-            raise Rejection(408, "body_too_slow")
-        chunks.append(chunk)
-    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+            raise Rejection(408, "body_too_slow", unread=True)
+        if not more and not gathered:
+            return chunk
+        gathered += chunk
+    return bytes(gathered)
 
 
 async def _send(scope: HTTPScope, send: Send, answer: _Answer) -> None:
@@ -286,14 +292,11 @@ async def _send(scope: HTTPScope, send: Send, answer: _Answer) -> None:
 
 
 def _rejected(rejection: Rejection, endpoint: Endpoint | None) -> _Answer:
-    headers: tuple[tuple[bytes, bytes], ...] = ()
-    if rejection.status in {408, 413}:
-        # What is left of the body is not read; the connection ends with the answer.
-        headers = ((b"connection", b"close"),)
-    elif rejection.status == 405:
-        headers = ((b"allow", b"POST"),)
+    headers: tuple[tuple[bytes, bytes], ...] = _CLOSE if rejection.unread else ()
+    if rejection.status == 405:
+        headers += ((b"allow", b"POST"),)
     elif rejection.verified_id and endpoint is not None:
-        headers = _abort(endpoint)
+        headers += _abort(endpoint)
     svix_id = rejection.verified_id
     body = rejection_body(rejection.reason, svix_id)
     return _Answer(rejection.status, body, "rejected", rejection.reason, headers, svix_id)

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from gateway import GatewayError
+
 __all__ = ["Expansion", "Fault", "Interpolated", "Interpolator"]
 
 MAX_FILE: Final = 64 * 1024
@@ -53,7 +55,7 @@ class Expansion:
     faults: tuple[Fault, ...]
 
 
-class _UnresolvedError(Exception):
+class _UnresolvedError(GatewayError):
     """One `${…}` that gives nothing; the message is for the user."""
 
 

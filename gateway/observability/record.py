@@ -81,7 +81,8 @@ class Recorder:
             if self._sample >= 1 or random.random() < self._sample:  # noqa: S311 - a sample, no secret
                 self._events_log.write("info", _fields(outcome))
             return
-        if outcome.name == "unmatched" and not self._is_new_type(outcome.type or ""):
+        if outcome.name == "unmatched":
+            self._unmatched_type(outcome)
             return
         held_back = self._limit.take(f"{outcome.name}/{outcome.reason}", now)
         if held_back is None:
@@ -129,11 +130,16 @@ class Recorder:
         for reason, held_back in self._limit.overdue(now):
             self._log.warning("events held back", reason=reason, held_back=held_back)
 
-    def _is_new_type(self, event_type: str) -> bool:
-        if event_type in self._unmatched or len(self._unmatched) >= _MAX_TYPES:
-            return False
+    def _unmatched_type(self, outcome: Outcome) -> None:
+        """Tell of each type once, and once that there are more than can be remembered."""
+        event_type = outcome.type or ""
+        if event_type in self._unmatched or len(self._unmatched) > _MAX_TYPES:
+            return
         self._unmatched.add(event_type)
-        return True
+        fields = _fields(outcome)
+        if len(self._unmatched) > _MAX_TYPES:
+            fields["note"] = f"more than {_MAX_TYPES} types: further ones are counted only"
+        self._events_log.write("warning", fields)
 
 
 def _fields(outcome: Outcome) -> dict[str, object]:

@@ -90,7 +90,7 @@ class Expression:
             raise ExpressionError(self.source, f"failed: {type(error).__name__}") from None
 
 
-class _ExceededError(Exception):
+class _ExceededError(GatewayError):
     """Too many steps."""
 
 

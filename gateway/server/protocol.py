@@ -32,6 +32,7 @@ MAX_HEAD = 32 * 1024
 """Bytes of request line and headers together; Svix sends under 1 KiB."""
 
 _RESOLUTION = 0.01
+_LINGER = 1.0
 
 
 def bounded_protocol(
@@ -163,9 +164,18 @@ class _BoundedProtocol(HttpToolsProtocol):
         self.transport.write(b"".join(parts))
         cycle.message_event.set()
         if not cycle.keep_alive:
-            self.transport.close()
+            self._close(unread=cycle.more_body)
         cycle.on_response()
         return True
+
+    def _close(self, *, unread: bool) -> None:
+        """Close; but with more on its way linger, or the reset would overtake the answer."""
+        if unread and self.transport.can_write_eof():
+            self.transport.write_eof()
+            self.flow.resume_reading()
+            self.loop.call_later(_LINGER, self.transport.close)
+        else:
+            self.transport.close()
 
     def _turn_away(self, status: int, reason: str) -> None:
         """Answer outside of ASGI and close.

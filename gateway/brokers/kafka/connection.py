@@ -28,6 +28,7 @@ _NODES_ASKED = 5
 """At most so many nodes are tried at once when any node will do."""
 _MAX_IDLE_MS = 540_000
 """Below the 10 minutes after which a broker drops an idle connection."""
+_CANCEL_WITHIN = 1.0
 _TOPIC_RESOURCE = 2
 
 
@@ -131,6 +132,8 @@ class Cluster:
         connection = self._producing.get(node)
         if connection is not None and connection.connected():
             return connection
+        # The library closes a socket whose peer has gone only while somebody holds the connection.
+        self.drop(node)
         address = self._nodes.get(node)
         if address is None:
             raise StaleMetadata(f"node {node} is not in the cluster")
@@ -192,6 +195,8 @@ class Cluster:
             for task in tasks:
                 task.cancel()
                 task.add_done_callback(_close_spare)
+            if tasks:
+                await asyncio.wait(tasks, timeout=_CANCEL_WITHIN)
         raise most_telling(errors)
 
     async def _open(self, address: Address) -> AIOKafkaConnection:
