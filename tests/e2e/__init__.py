@@ -1,0 +1,1 @@
+"""The gateway as it is seen from outside: its own process, real sockets, real brokers."""

@@ -1,0 +1,437 @@
+"""The HTTP contract row by row, on a running gateway with a real broker."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.client import Client, event, new_id, signed
+from tests.e2e.conftest import Start
+from tests.e2e.gateway_process import OTHER_SECRET, PATH, GatewayProcess
+from tests.e2e.readback import create_stream, stream_count, stream_messages
+from tests.servers.nats import NatsServer
+from tests.servers.process import free_port
+
+MAX_BODY = 128 * 1024
+MAX_PAYLOAD = 64 * 1024
+"""Of the broker: what is larger and below `max_body` is refused by it."""
+STREAM = "rows"
+LETTERS = "letters.all"
+RETRY_AFTER = "5"
+
+
+@dataclass(frozen=True)
+class Bus:
+    """The broker of this module and its stream, which takes `rows.>` and the dead letters."""
+
+    url: str
+
+    async def count(self) -> int:
+        return await stream_count(self.url, STREAM)
+
+
+@pytest.fixture(scope="module")
+def bus(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    options = {"max_payload": MAX_PAYLOAD}
+    with NatsServer(tmp_path_factory.mktemp("nats"), options=options) as server:
+        asyncio.run(create_stream(server.url, STREAM, "rows.>", LETTERS))
+        yield Bus(server.url)
+
+
+def config(bus: Bus, **more: Any) -> dict[str, Any]:
+    """Routes whose targets take all, refuse all, or are away, by entity."""
+
+    def route(entity: str, broker: str, **target: str) -> dict[str, Any]:
+        targets = [{"broker": broker, **target}]
+        return {"name": entity, "events": [f"{entity}.*"], "targets": targets}
+
+    return {
+        "server": {"max_body": MAX_BODY, "deadline": "3s"},
+        "sources": {
+            "clerk": {},
+            "closed": {"path": "/closed", "allow_from": ["203.0.113.0/24"]},
+            "aborting": {"path": "/aborting", "abort_permanent": True},
+            "other": {"path": "/other", "kind": "svix"},
+        },
+        "brokers": {
+            "bus": {"kind": "nats", "servers": [bus.url]},
+            "away": {"kind": "kafka", "servers": [f"127.0.0.1:{free_port()}"]},
+        },
+        "routes": [
+            route("user", "bus", subject="rows.{type}"),
+            route("organization", "bus", subject="rows.{data.missing}"),
+            route("session", "away", topic="sessions"),
+            route("role", "bus", subject="nowhere.{type}"),
+        ],
+        **more,
+    }
+
+
+@pytest.fixture(scope="module")
+def plain(module_gateways: Start, bus: Bus) -> GatewayProcess:
+    """Give a gateway without a dead letter, `unmatched: accept`."""
+    return module_gateways(config(bus))
+
+
+@pytest.fixture(scope="module")
+def lettering(module_gateways: Start, bus: Bus) -> GatewayProcess:
+    """Give a gateway that keeps what is refused and what no route takes."""
+    letter = {"dead_letter": {"broker": "bus", "subject": LETTERS}}
+    return module_gateways(config(bus, delivery=letter, unmatched="dead_letter"))
+
+
+@pytest.fixture(scope="module")
+def rejecting(module_gateways: Start, bus: Bus) -> GatewayProcess:
+    """Give a gateway with `unmatched: reject`."""
+    return module_gateways(config(bus, unmatched="reject"))
+
+
+@pytest.fixture
+async def client(plain: GatewayProcess, bus: Bus) -> AsyncIterator[Client]:
+    async with Client(plain) as client:
+        await client.until_ready("degraded")
+        yield client
+
+
+# --- taken
+
+
+async def test_delivered(client: Client, bus: Bus) -> None:
+    body, before = event(), await bus.count()
+    headers = signed(body)
+    async with client.counting(("clerk", "delivered", "")):
+        answer = await client.post(body, headers)
+    assert answer.status == 200
+    assert answer.headers["content-type"] == "application/json"
+    assert answer.body == {
+        "status": "delivered",
+        "id": headers["svix-id"],
+        "type": "user.created",
+        "targets": [
+            {
+                "route": "user",
+                "broker": "bus",
+                "subject": "rows.user.created",
+                "stream": STREAM,
+                "seq": before + 1,
+                "status": "delivered",
+            }
+        ],
+    }
+    assert (await stream_messages(bus.url, STREAM))[-1].data == body
+
+
+async def test_a_retry_is_told_that_the_broker_has_the_event(client: Client, bus: Bus) -> None:
+    body, svix_id = event(), new_id()
+    now = int(time.time())
+    async with client.counting(("clerk", "delivered", ""), ("clerk", "delivered", "")):
+        first = await client.post(body, signed(body, svix_id, now - 60))
+        before = await bus.count()
+        second = await client.post(body, signed(body, svix_id, now))
+    assert (first.word, second.word) == ((200, "delivered"), (200, "delivered"))
+    assert [one.body["targets"][0]["status"] for one in (first, second)] == [
+        "delivered",
+        "duplicate",
+    ]
+    assert second.body["targets"][0]["seq"] == first.body["targets"][0]["seq"]
+    assert await bus.count() == before
+
+
+async def test_no_route_and_accept(client: Client, bus: Bus) -> None:
+    body, before = event("sms.created"), await bus.count()
+    async with client.counting(("clerk", "unmatched", "")):
+        answer = await client.post(body)
+    assert answer.word == (200, "unmatched")
+    assert answer.body["targets"] == []
+    assert await bus.count() == before
+
+
+async def test_what_makes_no_difference(client: Client) -> None:
+    body = event()
+    white = {name.replace("svix", "webhook"): value for name, value in signed(body).items()}
+    title = {name.title(): value for name, value in signed(body).items()}
+    async with client.counting(*[("clerk", "delivered", "")] * 4):
+        answers = [
+            await client.post(body, white),
+            await client.post(body, title),
+            await client.post(body, path=f"{PATH}?svix-id=x&a=b"),
+            await client.post(body, path="/webhooks/cler%6B"),
+        ]
+    assert [answer.word for answer in answers] == [(200, "delivered")] * 4
+
+
+async def test_an_allowed_address_behind_no_proxy_is_the_connections_own(client: Client) -> None:
+    body = event()
+    headers = signed(body) | {"x-forwarded-for": "203.0.113.7"}
+    async with client.counting(("closed", "rejected", "address_not_allowed")):
+        answer = await client.post(body, headers, path="/closed")
+    assert answer.word == (401, "rejected")
+
+
+# --- refused before it is known to be genuine
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        pytest.param({"svix-signature": None}, "missing_header", id="missing"),
+        pytest.param({"svix-timestamp": "1.7e9"}, "malformed_header", id="malformed"),
+        pytest.param({"svix-signature": "v1,%%%"}, "malformed_header", id="junk"),
+        pytest.param({"webhook-id": "msg_other"}, "conflicting_header", id="conflicting"),
+        pytest.param({"svix-id": "msg_other"}, "no_matching_signature", id="other-id"),
+    ],
+)
+async def test_not_proven(
+    client: Client, bus: Bus, change: dict[str, str | None], reason: str
+) -> None:
+    body, before = event(), await bus.count()
+    changed = signed(body) | change
+    headers = {name: value for name, value in changed.items() if value is not None}
+    async with client.counting(("clerk", "rejected", reason)):
+        answer = await client.post(body, headers)
+    assert answer.status == 401
+    assert answer.body == {"status": "rejected", "error": reason.replace("_", " ")}
+    assert await bus.count() == before
+
+
+@pytest.mark.parametrize(
+    ("age", "reason"), [(400, "timestamp_too_old"), (-400, "timestamp_too_new")]
+)
+async def test_expired(client: Client, bus: Bus, age: int, reason: str) -> None:
+    body, before = event(), await bus.count()
+    async with client.counting(("clerk", "rejected", reason)):
+        answer = await client.post(body, signed(body, timestamp=int(time.time()) - age))
+    assert answer.word == (401, "rejected")
+    assert await bus.count() == before
+
+
+async def test_another_secret_and_a_changed_body(client: Client, bus: Bus) -> None:
+    body, before = event(), await bus.count()
+    async with client.counting(*[("clerk", "rejected", "no_matching_signature")] * 2):
+        answers = [
+            await client.post(body, signed(body, secret=OTHER_SECRET)),
+            await client.post(body.replace(b"user_1", b"user_2"), signed(body)),
+        ]
+    assert [answer.word for answer in answers] == [(401, "rejected")] * 2
+    assert await bus.count() == before
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "OPTIONS"])
+async def test_not_post(client: Client, method: str) -> None:
+    async with client.counting(("clerk", "rejected", "not_post")):
+        answer = await client.post(method=method)
+    assert answer.status == 405
+    assert answer.headers["allow"] == "POST"
+    if method == "HEAD":
+        assert answer.raw == b""
+    else:
+        assert answer.word == (405, "rejected")
+
+
+@pytest.mark.parametrize("path", ["/", PATH + "/", "/metrics", "/readyz", "/webhooks", "//x"])
+async def test_unknown_path(client: Client, bus: Bus, path: str) -> None:
+    before = await bus.count()
+    async with client.counting(("", "rejected", "unknown_path")):
+        answer = await client.post(path=path)
+    assert answer.word == (404, "rejected")
+    assert await bus.count() == before
+
+
+async def test_over_max_body_by_length(client: Client, bus: Bus) -> None:
+    body, before = event(size=MAX_BODY + 1), await bus.count()
+    async with client.counting(("clerk", "rejected", "body_too_large")):
+        answer = await client.post(body)
+    assert answer.word == (413, "rejected")
+    assert await bus.count() == before
+
+
+async def test_over_max_body_in_chunks(client: Client, bus: Bus) -> None:
+    body, before = event(size=MAX_BODY + 1), await bus.count()
+
+    async def chunks() -> AsyncIterator[bytes]:
+        yield body[:1000]
+        yield body[1000:]
+
+    async with client.counting(("clerk", "rejected", "body_too_large")):
+        answer = await client.post(headers=signed(body), content=chunks())
+    assert answer.word == (413, "rejected")
+    assert await bus.count() == before
+
+
+async def test_a_body_in_chunks_is_taken(client: Client, bus: Bus) -> None:
+    body = event(size=50_000)
+
+    async def chunks() -> AsyncIterator[bytes]:
+        for at in range(0, len(body), 7_000):
+            yield body[at : at + 7_000]
+
+    async with client.counting(("clerk", "delivered", "")):
+        answer = await client.post(headers=signed(body), content=chunks())
+    assert answer.word == (200, "delivered")
+    assert (await stream_messages(bus.url, STREAM))[-1].data == body
+
+
+# --- genuine, and no event
+
+NO_EVENTS = [
+    pytest.param(b"", "not_json", id="empty"),
+    pytest.param(b"{", "not_json", id="broken"),
+    pytest.param(b"\xff\xfe", "not_json", id="bytes"),
+    pytest.param(b"[" * 50_000, "not_json", id="deep"),
+    pytest.param(b"[1]", "not_an_object", id="list"),
+    pytest.param(b'{"data":{}}', "no_type", id="no-type"),
+    pytest.param(b'{"type":7}', "no_type", id="number"),
+]
+
+
+@pytest.mark.parametrize(("body", "reason"), NO_EVENTS)
+async def test_not_an_event(client: Client, bus: Bus, body: bytes, reason: str) -> None:
+    headers, before = signed(body), await bus.count()
+    async with client.counting(("clerk", "rejected", reason)):
+        answer = await client.post(body, headers)
+    assert answer.word == (400, "rejected")
+    assert answer.body["id"] == headers["svix-id"]
+    assert "webhook-delivery" not in answer.headers
+    assert await bus.count() == before
+
+
+async def test_other_kinds_need_no_type(client: Client) -> None:
+    async with client.counting(("other", "unmatched", "")):
+        answer = await client.post(b'{"data":{}}', path="/other")
+    assert answer.word == (200, "unmatched")
+
+
+async def test_abort_permanent_ends_the_retries_of_what_is_proven(client: Client) -> None:
+    async with client.counting(
+        ("aborting", "rejected", "not_json"), ("aborting", "rejected", "no_matching_signature")
+    ):
+        proven = await client.post(b"{", path="/aborting")
+        forged = await client.post(b"{", signed(b"}"), path="/aborting")
+    assert proven.word == (400, "rejected")
+    assert proven.headers["webhook-delivery"] == "abort-message"
+    assert forged.word == (401, "rejected")
+    assert "webhook-delivery" not in forged.headers
+
+
+# --- a target that cannot, or will not
+
+
+async def test_a_broker_that_is_down(client: Client, bus: Bus) -> None:
+    body, before = event("session.created"), await bus.count()
+    async with client.counting(("clerk", "failed", "broker_down")):
+        answer = await client.post(body)
+    assert answer.word == (503, "failed")
+    assert answer.headers["retry-after"] == RETRY_AFTER
+    assert answer.body["targets"] == [
+        {
+            "route": "session",
+            "broker": "away",
+            "topic": "sessions",
+            "status": "failed",
+            "reason": "broker_down",
+        }
+    ]
+    assert answer.seconds < 1
+    assert await bus.count() == before
+
+
+REFUSED = [
+    pytest.param("organization.created", 0, "expression", id="expression"),
+    pytest.param("user.updated", 90_000, "too_large", id="too-large"),
+    pytest.param("role.created", 0, "no_stream", id="no-stream"),
+]
+
+
+@pytest.mark.parametrize(("event_type", "size", "reason"), REFUSED)
+async def test_refused_for_good_without_a_dead_letter(
+    client: Client, bus: Bus, event_type: str, size: int, reason: str
+) -> None:
+    body, before = event(event_type, size), await bus.count()
+    async with client.counting(("clerk", "failed", reason)):
+        answer = await client.post(body)
+    assert answer.word == (503, "failed")
+    assert answer.headers["retry-after"] == RETRY_AFTER
+    assert answer.body["reason"] == reason
+    assert [target["reason"] for target in answer.body["targets"]] == [reason]
+    assert await bus.count() == before
+
+
+@pytest.mark.parametrize(
+    ("event_type", "reason", "target"),
+    [
+        pytest.param("organization.created", "expression", "bus/rows.", id="expression"),
+        pytest.param("role.created", "no_stream", "bus/nowhere.role.created", id="no-stream"),
+        pytest.param("sms.created", "unmatched", "", id="unmatched"),
+    ],
+)
+async def test_dead_lettered(
+    lettering: GatewayProcess, bus: Bus, event_type: str, reason: str, target: str
+) -> None:
+    body = event(event_type)
+    headers = signed(body)
+    async with Client(lettering) as client:
+        await client.until_ready("degraded")
+        async with client.counting(("clerk", "dead_lettered", reason)):
+            answer = await client.post(body, headers)
+    assert answer.word == (200, "dead_lettered"), answer.raw
+    assert [one["status"] for one in answer.body["targets"]] == ["dead_lettered"]
+    letter = (await stream_messages(bus.url, STREAM))[-1]
+    assert (letter.subject, letter.data) == (LETTERS, body)
+    assert letter.headers["gateway-dead-letter-reason"] == reason
+    assert letter.headers["gateway-dead-letter-target"].startswith(target)
+    assert letter.headers["gateway-dead-letter-detail"]
+    assert letter.headers["svix-id"] == headers["svix-id"]
+    assert letter.headers["svix-signature"] == headers["svix-signature"]
+
+
+async def test_a_letter_that_is_refused_itself(lettering: GatewayProcess, bus: Bus) -> None:
+    before = await bus.count()
+    async with Client(lettering) as client:
+        await client.until_ready("degraded")
+        async with client.counting(("clerk", "failed", "dead_letter_refused")):
+            answer = await client.post(event("user.updated", 90_000))
+    assert answer.word == (503, "failed")
+    assert answer.body["reason"] == "dead_letter_refused"
+    assert await bus.count() == before
+
+
+async def test_no_route_and_reject(rejecting: GatewayProcess, bus: Bus) -> None:
+    before = await bus.count()
+    outcomes = (("clerk", "unmatched", ""), ("aborting", "unmatched", ""))
+    async with Client(rejecting) as client, client.counting(*outcomes):
+        refused = await client.post(event("sms.created"))
+        aborted = await client.post(event("sms.created"), path="/aborting")
+    assert (refused.word, aborted.word) == ((422, "unmatched"), (422, "unmatched"))
+    assert "webhook-delivery" not in refused.headers
+    assert aborted.headers["webhook-delivery"] == "abort-message"
+    assert await bus.count() == before
+
+
+async def test_the_log_has_one_line_per_outcome(plain: GatewayProcess, client: Client) -> None:
+    body = event()
+    headers = signed(body)
+    await client.post(body, headers)
+
+    def lines() -> list[dict[str, Any]]:
+        return [line for line in plain.lines() if line.get("svix_id") == headers["svix-id"]]
+
+    async with asyncio.timeout(5):
+        while not lines():  # noqa: ASYNC110 - a file of another process tells nobody
+            await asyncio.sleep(0.05)
+    (line,) = lines()
+    assert line["level"] == "info"
+    assert (line["outcome"], line["status"], line["source"]) == ("delivered", 200, "clerk")
+    assert line["type"] == "user.created"
+    assert line["targets"][0].startswith("bus/rows.user.created#")
+    assert line["ms"] > 0
+
+
+def test_the_config_is_what_it_seems(plain: GatewayProcess) -> None:
+    # The secret is in a file of its own, so that finding it in any output is a leak.
+    assert Path(plain.config).read_text().count("whsec_") == 0
