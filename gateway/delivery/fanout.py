@@ -59,7 +59,7 @@ class SettlementListener(Protocol):
 class FanOut:
     """Delivers plans to the brokers."""
 
-    __slots__ = ("_attempts", "_brokers", "_dead_letter", "_listener")
+    __slots__ = ("_attempts", "_loop", "brokers", "dead_letter", "listener")
 
     def __init__(
         self,
@@ -67,10 +67,12 @@ class FanOut:
         dead_letter: DeadLetter | None,
         listener: SettlementListener,
     ) -> None:
-        self._brokers = brokers
-        self._dead_letter = dead_letter
-        self._listener = listener
+        self.brokers = brokers
+        self.dead_letter = dead_letter
+        self.listener = listener
         self._attempts: set[_Attempt] = set()
+        # Asked for once: before Python 3.12 each asking is a system call.
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     @property
     def unanswered(self) -> int:
@@ -88,7 +90,9 @@ class FanOut:
         `deadline` is event-loop time in seconds. What is open then is `failed` with the reason
         `deadline`. Raises nothing for what a broker does.
         """
-        attempt = _Attempt(plan, self._brokers, self._dead_letter, self._listener, deadline)
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+        attempt = _Attempt(self, plan, deadline, self._loop)
         self._attempts.add(attempt)
         try:
             return await attempt.run()
@@ -101,10 +105,8 @@ class _Attempt:
 
     __slots__ = (
         "_answered",
-        "_brokers",
-        "_dead_letter",
         "_deadline",
-        "_listener",
+        "_fan_out",
         "_loop",
         "_open",
         "_plan",
@@ -113,19 +115,12 @@ class _Attempt:
     )
 
     def __init__(
-        self,
-        plan: Plan,
-        brokers: Mapping[str, Broker],
-        dead_letter: DeadLetter | None,
-        listener: SettlementListener,
-        deadline: float,
+        self, fan_out: FanOut, plan: Plan, deadline: float, loop: asyncio.AbstractEventLoop
     ) -> None:
+        self._fan_out = fan_out
         self._plan = plan
-        self._brokers = brokers
-        self._dead_letter = dead_letter
-        self._listener = listener
         self._deadline = deadline
-        self._loop = asyncio.get_running_loop()
+        self._loop = loop
         self._open = len(plan.assignments) + len(plan.refusals)
         self._settlements: list[Settlement | None] = [None] * self._open
         self._answered = False
@@ -149,7 +144,7 @@ class _Attempt:
     def _publish(
         self, broker: str, message: Message, done: Callable[[asyncio.Future[Receipt]], object]
     ) -> None:
-        self._brokers[broker].publish(message, self._deadline).add_done_callback(done)
+        self._fan_out.brokers[broker].publish(message, self._deadline).add_done_callback(done)
 
     def _acked(self, at: int, ack: asyncio.Future[Receipt]) -> None:
         assignment = self._plan.assignments[at]
@@ -163,11 +158,12 @@ class _Attempt:
 
     def _refuse(self, at: int, refusal: Refusal) -> None:
         """Send the dead letter, unless the answer is out: then the sender's retry will."""
-        if self._dead_letter is None or self._answered:
+        dead_letter = self._fan_out.dead_letter
+        if dead_letter is None or self._answered:
             self._settle(at, _settlement(refusal, "failed"))
             return
-        letter = self._dead_letter.letter(self._plan, refusal)
-        self._publish(self._dead_letter.broker, letter, partial(self._lettered, at, refusal))
+        letter = dead_letter.letter(self._plan, refusal)
+        self._publish(dead_letter.broker, letter, partial(self._lettered, at, refusal))
 
     def _lettered(self, at: int, refusal: Refusal, ack: asyncio.Future[Receipt]) -> None:
         error = ack.exception()
@@ -183,10 +179,10 @@ class _Attempt:
         if self._settlements[at] is not None:
             # The deadline settled it as failed; the sender retries, the ack is only counted.
             if settlement.status != "failed":
-                self._listener.acked_late(settlement)
+                self._fan_out.listener.acked_late(settlement)
             return
         self._settlements[at] = settlement
-        self._listener.settled(settlement)
+        self._fan_out.listener.settled(settlement)
         self._open -= 1
         if self._open == 0 and not self._waiter.done():
             self._waiter.set_result(None)
