@@ -20,11 +20,12 @@ import msgspec
 import structlog
 from prometheus_client import multiprocess
 
+from gateway import GatewayError
 from gateway.app import Blueprint
 from gateway.observability.health import ProcessHealth
 from gateway.observability.metrics import render_shared
 
-__all__ = ["Orders", "Supervisor"]
+__all__ = ["Orders", "Supervisor", "WorkerError"]
 
 _GRACE = 5.0
 """Seconds beyond `server.shutdown` before a worker is killed."""
@@ -32,6 +33,16 @@ _RESTART_DELAYS = (0.1, 1.0, 5.0, 15.0)
 _STEADY = 60.0
 """Seconds that a worker must have run for its next restart to be prompt again."""
 _MAX_LINE = 1024 * 1024
+_CANNOT_WORK = 2
+"""A worker's exit code for options that cannot work, which it has told on standard error."""
+
+
+class WorkerError(GatewayError):
+    """The workers cannot start, however often it is tried."""
+
+    def __init__(self, worker: int) -> None:
+        self.worker = worker
+        super().__init__(f"worker {worker} cannot start: correct what it says above")
 
 
 class Orders(msgspec.Struct, frozen=True):
@@ -65,15 +76,16 @@ class Supervisor:
         self._socket = bound
         self._workers = [_Worker(number) for number in range(count)]
         self._tasks: list[asyncio.Task[None]] = []
-        self._stopping = False
+        self._stopping = asyncio.Event()
         self._reported = asyncio.Event()
+        self._failed: WorkerError | None = None
         self._metrics_dir = Path(tempfile.mkdtemp(prefix="gateway-metrics-"))
         self._log = structlog.get_logger()
 
     def healths(self) -> list[ProcessHealth]:
         """Give what the living workers last reported."""
         found = [worker.health for worker in self._workers if worker.health is not None]
-        if not self._stopping:
+        if not self._stopping.is_set():
             return found
         return [msgspec.structs.replace(health, phase="draining") for health in found]
 
@@ -82,13 +94,15 @@ class Supervisor:
         return render_shared(self._metrics_dir)
 
     async def start(self) -> None:
-        """Start the workers and wait until the first one serves."""
+        """Start the workers and wait until the first one serves. Raises `WorkerError`."""
         self._tasks = [asyncio.create_task(self._keep(worker)) for worker in self._workers]
         await self._reported.wait()
+        if self._failed is not None:
+            raise self._failed
 
     async def stop(self) -> None:
         """Drain all workers; kill what is left after the grace period."""
-        self._stopping = True
+        self._stopping.set()
         for worker in self._workers:
             _signal(worker, signal.SIGTERM)
         _, late = await asyncio.wait(self._tasks, timeout=self._shutdown + _GRACE)
@@ -101,15 +115,21 @@ class Supervisor:
 
     async def _keep(self, worker: _Worker) -> None:
         loop = asyncio.get_running_loop()
-        while not self._stopping:
+        while not self._stopping.is_set():
             began = loop.time()
             code = await self._run(worker)
-            if self._stopping:
+            if self._stopping.is_set():
+                return
+            if code == _CANNOT_WORK and not self._reported.is_set():
+                self._failed = WorkerError(worker.number)
+                self._reported.set()
                 return
             worker.restarts = 0 if loop.time() - began > _STEADY else worker.restarts + 1
             delay = _RESTART_DELAYS[min(worker.restarts, len(_RESTART_DELAYS)) - 1]
             self._log.error("worker ended", worker=worker.number, exit_code=code, restart_in=delay)
-            await asyncio.sleep(delay)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(delay):
+                    await self._stopping.wait()
 
     async def _run(self, worker: _Worker) -> int:
         """Run the worker once, to its end, and give its exit code."""
@@ -122,7 +142,7 @@ class Supervisor:
         )
         theirs.close()
         worker.process = process
-        if self._stopping:
+        if self._stopping.is_set():
             _signal(worker, signal.SIGTERM)
         try:
             await self._listen(worker, ours)
