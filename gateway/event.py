@@ -1,12 +1,12 @@
 """The verified event: what the gateway knows of a webhook once its signature is proven.
 
-Pure: a `Proof`, the raw body and the time in, an `Event` out. The body is parsed here and
+Pure: a proof, the raw body and the time in, an `Event` out. The body is parsed here and
 nowhere else, and what is published is the body, not what was parsed.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -14,9 +14,8 @@ from gateway import GatewayError
 from gateway.clerk.catalogue import entity_key
 from gateway.metadata import Metadata, rfc3339
 from gateway.routing.expressions import Expression, ExpressionError
-from gateway.signature import Proof
 
-__all__ = ["Event", "EventError", "Sender", "event_time", "read_event"]
+__all__ = ["Event", "EventError", "Proven", "Sender", "event_time", "read_event"]
 
 MAX_TYPE = 256
 """Characters of an event type; Clerk's longest has 34."""
@@ -38,6 +37,25 @@ class EventError(GatewayError):
     def __init__(self, reason: str) -> None:
         self.reason = reason
         super().__init__(f"the body is signed but is no event: {reason.replace('_', ' ')}")
+
+
+class Proven(Protocol):
+    """What is known of a body once it is verified; `gateway.signature.Proof` is one."""
+
+    @property
+    def id(self) -> str:
+        """The svix-id."""
+        ...
+
+    @property
+    def timestamp(self) -> str:
+        """`svix-timestamp`, verbatim."""
+        ...
+
+    @property
+    def signature(self) -> str:
+        """`svix-signature`, verbatim."""
+        ...
 
 
 class Sender(msgspec.Struct, frozen=True):
@@ -66,7 +84,7 @@ class Event(msgspec.Struct, frozen=True):
     document: dict[str, Any]
 
 
-def read_event(proof: Proof, body: bytes, sender: Sender, now: float) -> Event:
+def read_event(proof: Proven, body: bytes, sender: Sender, now: float) -> Event:
     """Read the event out of a proven body; `now` is Unix seconds. Raises `EventError`."""
     document = _parse(body)
     event_type = _type(document, sender, len(body))
