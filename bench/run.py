@@ -77,7 +77,7 @@ def wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
         if process.poll() is not None:
             sys.exit(f"the server ended with {process.returncode}")
         try:
-            with urllib.request.urlopen(url, timeout=1):  # noqa: S310 - loopback
+            with urllib.request.urlopen(url, timeout=1):  # noqa: S310 - an address on loopback
                 return
         except OSError:
             time.sleep(0.05)

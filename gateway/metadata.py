@@ -3,7 +3,8 @@
 Kafka: `ce_*` and `content-type`, CloudEvents 1.0.2 Kafka binding, binary mode
 (https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/kafka-protocol-binding.md).
 NATS: `ce-*` with percent-encoded values, as in the working draft of the NATS binding, section
-3.1 "Binary Content Mode"; docs/consumers.md names its commit. Pure: values in, pairs out.
+3.1 "Binary Content Mode", version 1.0.3-wip as of commit
+83a8bd9150de032b4788be72341c5f5f767df92e of cloudevents/spec. Pure: values in, pairs out.
 """
 
 from __future__ import annotations
