@@ -11,7 +11,10 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "gateway"
 
-WAY = tuple(
+WAY = (
+    *("cli", "commands", "server", "app"),
+    *("ingress", "signature", "event", "routing", "delivery", "brokers"),
+)
     [
         "cli",
         "commands",
