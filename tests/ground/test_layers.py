@@ -15,19 +15,6 @@ WAY = (
     *("cli", "commands", "server", "app"),
     *("ingress", "signature", "event", "routing", "delivery", "brokers"),
 )
-    [
-        "cli",
-        "commands",
-        "server",
-        "app",
-        "ingress",
-        "signature",
-        "event",
-        "routing",
-        "delivery",
-        "brokers",
-    ]
-)
 BESIDE = {"answer", "address", "clerk", "config", "metadata", "observability"}
 PURE = ("signature", "event", "routing", "metadata", "address", "answer")
 IMPURE = {"aiokafka", "asyncio", "httpx", "litestar", "nats", "random", "socket", "time", "uvicorn"}
