@@ -23,9 +23,9 @@ from gateway.brokers.kafka.check import check_cluster
 from gateway.brokers.kafka.connection import Cluster
 from gateway.brokers.kafka.errors import CLIENT_ERRORS, connection_problem
 from gateway.brokers.kafka.in_flight import InFlight
-from gateway.brokers.kafka.options import CODECS, client_options, quiet_client_logs
+from gateway.brokers.kafka.options import client_options, publish_options, quiet_client_logs
 from gateway.brokers.kafka.provision import create_topics
-from gateway.brokers.kafka.publisher import Publisher, PublishOptions
+from gateway.brokers.kafka.publisher import Publisher
 from gateway.brokers.kafka.tail import tail_topics
 
 if TYPE_CHECKING:
@@ -92,11 +92,7 @@ class KafkaBroker:
             return
         options = client_options(self._name, self._config)
         self._cluster = Cluster(options, self._trouble.set)
-        publishing = PublishOptions(
-            linger=self._config.linger,
-            codec=CODECS[self._config.compression],
-            request_timeout=self._config.request_timeout,
-        )
+        publishing = publish_options(self._config)
         self._publisher = Publisher(self._cluster, publishing, self._in_flight, self._trouble.set)
         self._keeper = asyncio.create_task(self._keep(self._cluster, self._publisher))
 

@@ -40,7 +40,11 @@ async def check_cluster(broker: str, config: KafkaConfig, needs: Sequence[Need])
     cluster = Cluster(options, on_lost=lambda: None)
     try:
         await cluster.connect(_CONNECT_WITHIN)
-        return [*_security(broker, config), *await _topics(broker, config, cluster, needs)]
+        return [
+            Finding("ok", broker, "the cluster answers"),
+            *security_findings(broker, config),
+            *await _topics(broker, config, cluster, needs),
+        ]
     except CLIENT_ERRORS as error:
         where = ", ".join(f"{host}:{port}" for host, port in options.servers)
         problem = connection_problem(broker, error)
@@ -49,12 +53,12 @@ async def check_cluster(broker: str, config: KafkaConfig, needs: Sequence[Need])
         await cluster.close(_CLOSE_WITHIN)
 
 
-def _security(broker: str, config: KafkaConfig) -> list[Finding]:
-    findings = [Finding("ok", broker, "the cluster answers")]
-    if config.sasl is not None and config.sasl.mechanism == "PLAIN" and config.tls is None:
-        message = "sasl.mechanism PLAIN without tls sends the password in the clear; set tls"
-        findings.append(Finding("warning", broker, message))
-    return findings
+def security_findings(broker: str, config: KafkaConfig) -> list[Finding]:
+    """What the options alone give away."""
+    if config.sasl is None or config.sasl.mechanism != "PLAIN" or config.tls is not None:
+        return []
+    message = "sasl.mechanism PLAIN without tls sends the password in the clear; set tls"
+    return [Finding("warning", broker, message)]
 
 
 async def _topics(

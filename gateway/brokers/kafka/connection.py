@@ -59,6 +59,7 @@ class Cluster:
         self._controller = -1
         self._asking: AIOKafkaConnection | None = None
         self._producing: dict[int, AIOKafkaConnection] = {}
+        self._closing: set[asyncio.Future[None]] = set()
 
     async def connect(self, timeout: float) -> None:
         """Connect to any node at the address that the cluster itself advertises.
@@ -155,9 +156,11 @@ class Cluster:
             connections.append(self._asking)
         self._producing.clear()
         self._asking = None
-        closed = [connection.close(CloseReason.SHUTDOWN) for connection in connections]
-        if closed:
-            await asyncio.wait(closed, timeout=timeout)
+        for connection in connections:
+            connection.close(CloseReason.SHUTDOWN)
+        # A TLS connection is closed only once the node has said goodbye as well.
+        if self._closing:
+            await asyncio.wait(self._closing, timeout=timeout)
 
     def _ask_through(self) -> AIOKafkaConnection:
         if self._asking is None or not self._asking.connected():
@@ -211,7 +214,12 @@ class Cluster:
             **self.options.security,
         )
 
-    def _closed(self, _: AIOKafkaConnection, reason: CloseReason | None) -> None:
+    def _closed(self, connection: AIOKafkaConnection, reason: CloseReason | None) -> None:
+        """Called by a connection that begins to close, also by one that never came up whole."""
+        closing: asyncio.Future[None] = connection.close()
+        if not closing.done():
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
         if reason is CloseReason.CONNECTION_BROKEN:
             self._on_lost()
 

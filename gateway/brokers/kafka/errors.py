@@ -8,6 +8,7 @@ import ssl
 
 import msgspec
 from aiokafka.errors import (
+    IllegalSaslStateError,
     IncompatibleBrokerVersion,
     KafkaConnectionError,
     KafkaError,
@@ -107,6 +108,7 @@ _CONNECTION_PROBLEMS: tuple[tuple[type[BaseException], str], ...] = (
         UnsupportedSaslMechanismError,
         "the cluster does not take this login; check brokers.{0}.sasl.mechanism",
     ),
+    (IllegalSaslStateError, "this port takes no login; check brokers.{0}.sasl and the port"),
     (
         ssl.SSLCertVerificationError,
         "the cluster's certificate is not trusted; check brokers.{0}.tls.ca_file",

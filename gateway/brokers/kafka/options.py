@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 CLIENT_ID = "clerk-event-gateway"
 
-CODECS = {
+_CODECS = {
     "none": DefaultRecordBatch.CODEC_NONE,
     "gzip": DefaultRecordBatch.CODEC_GZIP,
     "snappy": DefaultRecordBatch.CODEC_SNAPPY,
@@ -41,6 +41,24 @@ class ClientOptions(msgspec.Struct, frozen=True):
 
     def __repr__(self) -> str:
         return f"ClientOptions(broker={self.broker!r}, servers={self.servers!r})"
+
+
+class PublishOptions(msgspec.Struct, frozen=True):
+    """How to publish. Times in seconds."""
+
+    linger: float
+    codec: int
+    """Number of the compression in the record batch format; 0 for none."""
+    request_timeout: float
+
+
+def publish_options(config: KafkaConfig) -> PublishOptions:
+    """Take from the config what the publish path needs."""
+    return PublishOptions(
+        linger=config.linger,
+        codec=_CODECS[config.compression],
+        request_timeout=config.request_timeout,
+    )
 
 
 def client_options(broker: str, config: KafkaConfig) -> ClientOptions:

@@ -36,6 +36,7 @@ from gateway.brokers.kafka.lanes import (
     record_of,
     take_batch,
 )
+from gateway.brokers.kafka.options import PublishOptions
 from gateway.brokers.kafka.topics import Directory, Topic
 
 log = logging.getLogger("gateway.brokers")
@@ -48,15 +49,6 @@ _MAX_BACKOFF = 1.0
 _SWEEP_EVERY = 0.5
 _SUSPICIOUS_AFTER = 3.0
 _MAX_CAP = 65_536
-
-
-class PublishOptions(msgspec.Struct, frozen=True):
-    """How to publish. Times in seconds."""
-
-    linger: float
-    codec: int
-    """Number of the compression in the record batch format; 0 for none."""
-    request_timeout: float
 
 
 class _Flight(msgspec.Struct):
