@@ -79,9 +79,14 @@ async def _dev(path: Path | None, port: int | None) -> None:
     configure("warning", "console")
     nats = EmbeddedNats(SECRET_FILE.parent / "nats")
     await nats.start()
+    lost = asyncio.create_task(nats.end())
+    lost.add_done_callback(lambda _: stop.set())
     try:
         await _Session(draw(stand_in(loaded, nats.url, ports, needs)), nats).run(stop)
+        if lost.done():
+            raise lost.result()
     finally:
+        lost.cancel()
         await nats.stop()
 
 
@@ -217,10 +222,18 @@ def _free(port: int) -> int:
 
 def _send_line(url: str, secret: str, *options: str) -> str:
     """Give a line to paste into a second shell in the same directory."""
-    command = "gateway" if shutil.which("gateway") else os.path.relpath(sys.argv[0])
-    words = [command, "send", "user.created", *options]
+    words = [*_own_name(), "send", "user.created", *options]
     if url != DEFAULT_URL:
         words += ["--url", url]
     line = shlex.join(words)
     kept = SECRET_FILE.exists() and SECRET_FILE.read_text("ascii").strip() == secret
     return line if kept or os.environ.get(ENV_VARIABLE) == secret else f"{line} --secret …"
+
+
+def _own_name() -> list[str]:
+    """Give the words that start this program in a second shell."""
+    if shutil.which("gateway"):
+        return ["gateway"]
+    if Path(sys.argv[0]).name == "__main__.py":
+        return [sys.executable, "-m", "gateway"]
+    return [os.path.relpath(sys.argv[0])]

@@ -35,6 +35,7 @@ class EmbeddedNats:
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
+        self._log = directory / "nats-server.log"
         self._process: asyncio.subprocess.Process | None = None
         self.port = 0
 
@@ -49,10 +50,9 @@ class EmbeddedNats:
         store = self._directory / "jetstream"
         store.mkdir(parents=True, exist_ok=True)
         self.port = _free_port(_PORT)
-        log = self._directory / "nats-server.log"
         self._process = await asyncio.create_subprocess_exec(
             *(binary, "--addr", "127.0.0.1", "--port", str(self.port)),
-            *("--jetstream", "--store_dir", str(store), "--log", str(log)),
+            *("--jetstream", "--store_dir", str(store), "--log", str(self._log)),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.DEVNULL,
@@ -65,9 +65,15 @@ class EmbeddedNats:
                 await self._accepting()
         except TimeoutError:
             await self.stop()
-            raise EmbeddedServerError("did not come up", f"see {log}") from None
+            raise EmbeddedServerError("did not come up", f"see {self._log}") from None
         if self._process.returncode is not None:
-            raise EmbeddedServerError("ended at once", f"see {log}")
+            raise EmbeddedServerError("ended at once", f"see {self._log}")
+
+    async def end(self) -> EmbeddedServerError:
+        """Wait until it ends by itself, which it should not, and say so."""
+        if self._process is not None:
+            await self._process.wait()
+        return EmbeddedServerError("ended", f"see {self._log}")
 
     async def stop(self) -> None:
         """Stop it; kill it if it takes longer than five seconds."""

@@ -1,40 +1,52 @@
-"""The embedded broker in the place of brokers whose `servers` are left out. Pure."""
+"""The embedded broker in the place of brokers whose `servers` are left out. Pure.
+
+All of them share one nats-server, so what they store must not overlap: the topics of a Kafka
+broker go below a subject of its own, and NATS brokers share one stream for what the config's own
+streams do not take.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from gateway.brokers.base import Need
+from gateway.clerk.catalogue import ALSO_SEEN, CATALOGUE
 from gateway.config import GatewayConfig, LoadedConfig
-from gateway.config.models import NatsConfig, RouteConfig, StreamConfig, TargetConfig
+from gateway.config.models import (
+    BrokerConfig,
+    DeadLetterConfig,
+    NatsConfig,
+    RouteConfig,
+    StreamConfig,
+    TargetConfig,
+)
 
 __all__ = ["dev_subjects", "stand_in", "subject_covers"]
 
+_ENTITIES = sorted({known.entity for known in (*CATALOGUE.values(), *ALSO_SEEN.values())})
+
 
 def stand_in(
-    loaded: LoadedConfig, url: str, ports: tuple[int, int], needs: dict[str, tuple[Need, ...]]
+    loaded: LoadedConfig, url: str, ports: tuple[int, int], needs: Mapping[str, Sequence[Need]]
 ) -> LoadedConfig:
     """Give the config to run on a laptop: `url` for the missing servers, (ingress, admin) ports.
 
-    A Kafka broker without `servers` becomes a NATS one, its topics subjects of the same name; a
-    stream is added for what no stream of the config takes.
+    A Kafka broker without `servers` becomes a NATS one, its topic `users` the subject
+    `kafka.<broker>.users`. A stream is added for what no stream of the config takes.
     """
     config = loaded.config
-    missing = frozenset(name for name, broker in config.brokers.items() if not broker.servers)
-    brokers = {
-        name: _nats(name, broker, url, needs.get(name, ())) if name in missing else broker
-        for name, broker in config.brokers.items()
-    }
+    missing = {name: broker for name, broker in config.brokers.items() if not broker.servers}
+    kafka = frozenset(name for name, broker in missing.items() if broker.kind == "kafka")
     port, admin_port = ports
     changed = config.model_copy(
         update={
             "server": config.server.model_copy(update={"host": "127.0.0.1", "port": port}),
             "admin": config.admin.model_copy(update={"host": "127.0.0.1", "port": admin_port}),
-            "brokers": brokers,
-            "routes": tuple(_route(route, missing) for route in config.routes),
+            "brokers": {**config.brokers, **_brokers(missing, url, needs)},
+            "routes": tuple(_route(route, kafka) for route in config.routes),
             "delivery": config.delivery.model_copy(
-                update={"dead_letter": _dead_letter(config, missing)}
+                update={"dead_letter": _dead_letter(config, kafka)}
             ),
         }
     )
@@ -43,15 +55,12 @@ def stand_in(
 
 def dev_subjects(needs: Iterable[Need]) -> tuple[str, ...]:
     """Give stream subjects that take every destination, none overlapping another."""
-    wanted: list[str] = []
-    for need in needs:
-        wanted.extend(_patterns(need))
-    kept: list[str] = []
-    for subject in dict.fromkeys(wanted):
-        if any(subject_covers(other, subject) for other in wanted if other != subject):
-            continue
-        kept.append(subject)
-    return tuple(kept)
+    wanted = dict.fromkeys(pattern for need in needs for pattern in _patterns(need))
+    return tuple(
+        subject
+        for subject in wanted
+        if not any(subject_covers(other, subject) for other in wanted if other != subject)
+    )
 
 
 def subject_covers(wide: str, narrow: str) -> bool:
@@ -68,39 +77,64 @@ def subject_covers(wide: str, narrow: str) -> bool:
 def _patterns(need: Need) -> list[str]:
     if not need.templated:
         return [need.destination]
-    parent, dot, _ = need.destination.rpartition(".")
-    # Without a dot only `>` would take everything, and that takes JetStream's own subjects too.
-    return [f"{parent}.>"] if dot else ["*", "*.*"]
+    parent, dot, beginning = need.destination.rpartition(".")
+    if dot:
+        return [f"{parent}.>"]
+    # No wildcard stands for a part of a token, and `>` or `*.*` would take JetStream's own
+    # subjects too. What a placeholder yields has no dot, unless it is the type of an event.
+    return ["*", *(f"{beginning}{entity}.*" for entity in _ENTITIES)]
 
 
-def _nats(name: str, broker: object, url: str, needs: Sequence[Need]) -> NatsConfig:
-    own = broker if isinstance(broker, NatsConfig) else NatsConfig(kind="nats")
-    taken = [subject for stream in own.streams for subject in stream.subjects]
-    open_needs = [
-        need
-        for need in needs
-        if not all(any(subject_covers(t, p) for t in taken) for p in _patterns(need))
-    ]
-    streams = own.streams
-    if open_needs and own.jetstream:
-        subjects = dev_subjects(open_needs)
-        streams = (*streams, StreamConfig(name=f"DEV_{name}", subjects=subjects))
-    return own.model_copy(update={"servers": (url,), "streams": streams})
+def _brokers(
+    missing: Mapping[str, BrokerConfig], url: str, needs: Mapping[str, Sequence[Need]]
+) -> dict[str, NatsConfig]:
+    kafka = {
+        name: NatsConfig(
+            kind="nats",
+            servers=(url,),
+            streams=(StreamConfig(name=f"DEV_{name}", subjects=(_subject(name, ">"),)),),
+        )
+        for name, broker in missing.items()
+        if broker.kind == "kafka"
+    }
+    nats = {
+        name: broker.model_copy(update={"servers": (url,)})
+        for name, broker in missing.items()
+        if isinstance(broker, NatsConfig)
+    }
+    stored = [name for name, broker in nats.items() if broker.jetstream]
+    taken = [s for name in stored for stream in nats[name].streams for s in stream.subjects]
+    wanted = (need for name in stored for need in needs.get(name, ()))
+    if subjects := dev_subjects(need for need in wanted if not _is_taken(need, taken)):
+        own = nats[stored[0]]
+        streams = (*own.streams, StreamConfig(name=f"DEV_{stored[0]}", subjects=subjects))
+        nats[stored[0]] = own.model_copy(update={"streams": streams})
+    return kafka | nats
 
 
-def _route(route: RouteConfig, missing: frozenset[str]) -> RouteConfig:
-    targets = tuple(_target(target, missing) for target in route.targets)
+def _is_taken(need: Need, taken: Sequence[str]) -> bool:
+    return all(any(subject_covers(wide, one) for wide in taken) for one in _patterns(need))
+
+
+def _subject(broker: str, topic: str) -> str:
+    return f"kafka.{broker}.{topic}"
+
+
+def _route(route: RouteConfig, kafka: frozenset[str]) -> RouteConfig:
+    targets = tuple(_target(target, kafka) for target in route.targets)
     return route.model_copy(update={"targets": targets})
 
 
-def _target(target: TargetConfig, missing: frozenset[str]) -> TargetConfig:
-    if target.broker not in missing or target.topic is None:
+def _target(target: TargetConfig, kafka: frozenset[str]) -> TargetConfig:
+    if target.broker not in kafka or target.topic is None:
         return target
-    return target.model_copy(update={"topic": None, "subject": target.topic})
+    subject = _subject(target.broker, target.topic)
+    return target.model_copy(update={"topic": None, "subject": subject})
 
 
-def _dead_letter(config: GatewayConfig, missing: frozenset[str]) -> object:
+def _dead_letter(config: GatewayConfig, kafka: frozenset[str]) -> DeadLetterConfig | None:
     letter = config.delivery.dead_letter
-    if letter is None or letter.broker not in missing or letter.topic is None:
+    if letter is None or letter.broker not in kafka or letter.topic is None:
         return letter
-    return letter.model_copy(update={"topic": None, "subject": letter.topic})
+    subject = _subject(letter.broker, letter.topic)
+    return letter.model_copy(update={"topic": None, "subject": subject})

@@ -51,7 +51,6 @@ def tail_command(context: click.Context, config: Path, route: str | None, style:
         else:
             console.print(arrival_line(arrival))
 
-    click.echo("waiting for events; Ctrl-C ends", err=True)
     try:
         asyncio.run(_tail(blueprint, show))
     except* Unavailable as group:
@@ -82,9 +81,15 @@ async def follow(
 
 
 async def _tail(blueprint: Blueprint, show: Show) -> None:
+    needs = blueprint.needs()
+    following = [asyncio.Event() for _ in needs]
     async with asyncio.TaskGroup() as tasks:
-        for broker, needs in blueprint.needs().items():
-            tasks.create_task(follow(broker, blueprint, needs, show))
+        for (broker, wanted), begun in zip(needs.items(), following, strict=True):
+            tasks.create_task(follow(broker, blueprint, wanted, show, begun))
+        for begun in following:
+            await begun.wait()
+        # Who sends an event after this line sees it.
+        click.echo("waiting for events; Ctrl-C ends", err=True)
 
 
 def _routes(arrival: Arrival) -> list[str]:

@@ -63,9 +63,13 @@ class GatewayProcess(ServerProcess):
         written = self.log.read_text().splitlines(keepends=True) if self.log.exists() else []
         return [line for line in written if line.endswith("\n")]
 
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal and return at once."""
+        self._signal(number)
+
     def terminate(self) -> None:
         """Send SIGTERM and return at once."""
-        self._signal(signal.SIGTERM)
+        self.send(signal.SIGTERM)
 
     def exit_code(self) -> int:
         """Wait until it has ended; negative is a signal's number."""

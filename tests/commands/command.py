@@ -1,0 +1,106 @@
+"""Runs `gateway` as a shell would: a process of its own, its output and its exit code."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.e2e.gateway_process import SECRET, assert_clean
+from tests.servers.process import ServerProcess
+
+GATEWAY = (sys.executable, "-m", "gateway")
+_PATIENCE = 60.0
+
+
+@dataclass(frozen=True)
+class Done:
+    """A command that has ended."""
+
+    code: int
+    out: str
+    err: str
+
+    def messages(self, path: Path) -> list[tuple[int, int, str]]:
+        """Give line, column and text of each message about a file."""
+        found = []
+        for line in self.err.splitlines():
+            assert line.startswith(f"{path}:"), line
+            number, column, text = line.removeprefix(f"{path}:").split(":", 2)
+            found.append((int(number), int(column), text.strip()))
+        return found
+
+
+def gateway(*arguments: object, cwd: Path, env: Mapping[str, str] | None = None) -> Done:
+    """Run `gateway` with these arguments to its end, and assert that it kept its secrets."""
+    done = subprocess.run(
+        [*GATEWAY, *map(str, arguments)],
+        cwd=cwd,
+        env=env,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=_PATIENCE,
+        check=False,
+    )
+    assert_clean(done.stderr)
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+def write_config(directory: Path, config: Mapping[str, Any]) -> Path:
+    """Write a config file with the tests' secret, which is in a file of its own."""
+    secret = directory / "secret"
+    secret.write_text(SECRET)
+    sources = {"clerk": {"secrets": [f"${{file:{secret}}}"]}}
+    path = directory / "config.yaml"
+    path.write_text(json.dumps({"sources": sources, **config}, indent=1))
+    return path
+
+
+class Running(ServerProcess):
+    """A command that runs until it is told to end; both its outputs are in `log`."""
+
+    ready_seconds = _PATIENCE
+
+    def __init__(self, directory: Path, ready: str, *arguments: object) -> None:
+        """Prepare a command in a directory; it is ready once it has written `ready`."""
+        super().__init__(directory)
+        self._arguments = tuple(map(str, arguments))
+        self._ready = ready
+
+    @property
+    def written(self) -> str:
+        """What it has written so far, in whole lines."""
+        text = self.log.read_text() if self.log.exists() else ""
+        return text[: text.rfind("\n") + 1]
+
+    def until_written(self, text: str, times: int = 1) -> str:
+        """Wait until the output holds a text so many times, and give the output."""
+        deadline = time.monotonic() + _PATIENCE
+        while (written := self.written).count(text) < times:
+            assert self.running, f"it ended:\n{written}"
+            assert time.monotonic() < deadline, f"no {text!r} in:\n{written}"
+            time.sleep(0.02)
+        return written
+
+    def end(self, number: signal.Signals = signal.SIGINT) -> int:
+        """Send a signal, wait for the end, and give the exit code."""
+        self._signal(number)
+        return self.exit_code()
+
+    def exit_code(self) -> int:
+        """Wait until it ends, and give the exit code; negative is a signal's number."""
+        assert self._process is not None
+        return self._process.wait(_PATIENCE)
+
+    def _command(self) -> Sequence[str]:
+        return [*GATEWAY, *self._arguments]
+
+    def _is_ready(self) -> bool:
+        return self._ready in self.written
