@@ -195,22 +195,14 @@ class Ingress:
     async def _read(self, scope: HTTPScope, receive: Receive, started: float) -> bytes:
         """Read the raw body, bounded in bytes and in time."""
         limits = self._edge.limits
-        for name, value in scope["headers"]:
-            if name != b"content-length":
-                continue
-            if not value.isdigit():
-                raise Rejection(400, "malformed_length", unread=True)
-            # Python reads no more than 4300 digits as a number.
-            if len(value) > 100 or int(value) > limits.max_body:
-                raise Rejection(413, "body_too_large", unread=True)
         until = started + min(limits.body_timeout, limits.deadline)
         if _connection(scope) is not None:
             # Our own server wakes a read that is late, so that a body which came with its head,
             # as nearly all do, costs no timer.
-            return await _read_body(receive, limits.max_body, until)
+            return await _read_body(scope, receive, limits.max_body, until)
         try:
             async with asyncio.timeout_at(until):
-                return await _read_body(receive, limits.max_body, until)
+                return await _read_body(scope, receive, limits.max_body, until)
         except TimeoutError:
             raise Rejection(408, "body_too_slow", unread=True) from None
 
@@ -259,8 +251,9 @@ def _connection(scope: HTTPScope) -> Connection | None:
     return extensions.get(CONNECTION) if extensions else None
 
 
-async def _read_body(receive: Receive, limit: int, until: float) -> bytes:
+async def _read_body(scope: HTTPScope, receive: Receive, limit: int, until: float) -> bytes:
     """Read to the end, to the limit, or to the time; a late read may be woken with nothing."""
+    _check_length(scope, limit)
     gathered = bytearray()
     more = True
     while more:
@@ -277,6 +270,18 @@ async def _read_body(receive: Receive, limit: int, until: float) -> bytes:
             return chunk
         gathered += chunk
     return bytes(gathered)
+
+
+def _check_length(scope: HTTPScope, limit: int) -> None:
+    """Refuse a body by its announced length, before any of it is read."""
+    for name, value in scope["headers"]:
+        if name != b"content-length":
+            continue
+        if not value.isdigit():
+            raise Rejection(400, "malformed_length", unread=True)
+        # Python reads no more than 4300 digits as a number.
+        if len(value) > 100 or int(value) > limit:
+            raise Rejection(413, "body_too_large", unread=True)
 
 
 async def _send(scope: HTTPScope, send: Send, answer: _Answer) -> None:

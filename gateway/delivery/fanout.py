@@ -20,6 +20,9 @@ from gateway.delivery.plan import Assignment, Plan, Refusal
 
 __all__ = ["Delivery", "FanOut", "Settlement", "SettlementListener", "Status"]
 
+_RESOLUTION = 0.02
+"""Seconds by which an answer may come after its deadline."""
+
 Status = Literal["delivered", "duplicate", "dead_lettered", "failed"]
 
 
@@ -59,7 +62,7 @@ class SettlementListener(Protocol):
 class FanOut:
     """Delivers plans to the brokers."""
 
-    __slots__ = ("_attempts", "_loop", "brokers", "dead_letter", "listener")
+    __slots__ = ("_attempts", "_loop", "_sweeper", "brokers", "dead_letter", "listener")
 
     def __init__(
         self,
@@ -70,7 +73,8 @@ class FanOut:
         self.brokers = brokers
         self.dead_letter = dead_letter
         self.listener = listener
-        self._attempts: set[_Attempt] = set()
+        self._attempts: dict[_Attempt, None] = {}
+        self._sweeper: asyncio.TimerHandle | None = None
         # Asked for once: before Python 3.12 each asking is a system call.
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -93,11 +97,22 @@ class FanOut:
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
         attempt = _Attempt(self, plan, deadline, self._loop)
-        self._attempts.add(attempt)
+        self._attempts[attempt] = None
+        if self._sweeper is None:
+            self._sweeper = self._loop.call_later(_RESOLUTION, self._sweep, self._loop)
         try:
             return await attempt.run()
         finally:
-            self._attempts.discard(attempt)
+            del self._attempts[attempt]
+
+    def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Expire what is due. One timer for all: an event in time pays for none of its own."""
+        now = loop.time()
+        for attempt in [attempt for attempt in self._attempts if attempt.deadline <= now]:
+            attempt.expire()
+        self._sweeper = None
+        if self._attempts:
+            self._sweeper = loop.call_later(_RESOLUTION, self._sweep, loop)
 
 
 class _Attempt:
@@ -105,13 +120,12 @@ class _Attempt:
 
     __slots__ = (
         "_answered",
-        "_deadline",
         "_fan_out",
-        "_loop",
         "_open",
         "_plan",
         "_settlements",
         "_waiter",
+        "deadline",
     )
 
     def __init__(
@@ -119,12 +133,11 @@ class _Attempt:
     ) -> None:
         self._fan_out = fan_out
         self._plan = plan
-        self._deadline = deadline
-        self._loop = loop
+        self.deadline = deadline
         self._open = len(plan.assignments) + len(plan.refusals)
         self._settlements: list[Settlement | None] = [None] * self._open
         self._answered = False
-        self._waiter: asyncio.Future[None] = self._loop.create_future()
+        self._waiter: asyncio.Future[None] = loop.create_future()
 
     async def run(self) -> Delivery:
         """Start everything, wait, and report."""
@@ -133,18 +146,16 @@ class _Attempt:
         for at, refusal in enumerate(self._plan.refusals, len(self._plan.assignments)):
             self._refuse(at, refusal)
         if self._open:
-            timer = self._loop.call_at(self._deadline, self.expire)
             try:
                 await self._waiter
             finally:
-                timer.cancel()
                 self._answered = True
         return self._report()
 
     def _publish(
         self, broker: str, message: Message, done: Callable[[asyncio.Future[Receipt]], object]
     ) -> None:
-        self._fan_out.brokers[broker].publish(message, self._deadline).add_done_callback(done)
+        self._fan_out.brokers[broker].publish(message, self.deadline).add_done_callback(done)
 
     def _acked(self, at: int, ack: asyncio.Future[Receipt]) -> None:
         assignment = self._plan.assignments[at]
