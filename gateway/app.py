@@ -10,9 +10,9 @@ import asyncio
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from litestar import Litestar, asgi
+from litestar import Litestar
 
 from gateway.address import Networks
 from gateway.brokers.base import Broker, Need, State, StateListener
@@ -37,6 +37,8 @@ from gateway.signature import Verifier
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
+
+    from litestar.types import ASGIApp, Receive, Send
 
     from gateway.config.models import BrokerConfig, SourceConfig
 
@@ -162,7 +164,7 @@ def build(blueprint: Blueprint) -> Gateway:
     return Gateway(blueprint, Recorder(Metrics(), blueprint.config.log.sample))
 
 
-def create_app() -> Litestar:
+def create_app() -> ASGIApp:
     """Make the ASGI application for another server than ours; the config is `$GATEWAY_CONFIG`.
 
     Such a server has its own header timeout and its own admin port is not there: `/livez`,
@@ -180,12 +182,13 @@ def create_app() -> Litestar:
         finally:
             await gateway.close(loaded.config.server.shutdown)
 
-    return Litestar(
-        [asgi("/", is_mount=True, copy_scope=True)(gateway.ingress)],
-        lifespan=[lifespan],
-        openapi_config=None,
-        logging_config=None,
-    )
+    app = Litestar([], lifespan=[lifespan], openapi_config=None, logging_config=None)
+
+    async def serve(scope: Any, receive: Receive, send: Send) -> None:
+        # A mount of Litestar's gives a path that it has made anew: `//a` and `a` become one.
+        await (gateway.ingress if scope["type"] == "http" else app)(scope, receive, send)
+
+    return serve
 
 
 def _endpoint(name: str, source: SourceConfig, signature: bool, faults: list[Fault]) -> Endpoint:

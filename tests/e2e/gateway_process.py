@@ -31,6 +31,8 @@ class GatewayProcess(ServerProcess):
     """`python -m gateway serve`; ports are taken by the gateway and read from its log."""
 
     ready_seconds = 60.0
+    ends_with = 0
+    """The exit code after SIGTERM."""
 
     def __init__(self, directory: Path, config: Mapping[str, Any], workers: int = 1) -> None:
         """Prepare a gateway. `config` is the file's content; ports and the secret are added."""
@@ -81,7 +83,7 @@ class GatewayProcess(ServerProcess):
         if self.running:
             self.resume()
             self.terminate()
-            assert self.exit_code() == 0, self.log_tail()
+            assert self.exit_code() == self.ends_with, self.log_tail()
         self.kill()
         written = self._written()
         assert_clean("".join(written))
