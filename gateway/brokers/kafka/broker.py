@@ -126,6 +126,7 @@ class KafkaBroker:
             self._closed.set_result(None)
 
     async def _close(self, timeout: float) -> None:
+        # The keeper lives on while the queue drains: a cluster may come back in that time.
         if self._publisher is not None:
             await self._in_flight.drain(timeout)
             await self._publisher.abandon(_CLOSE_WITHIN)
@@ -157,6 +158,7 @@ class KafkaBroker:
     async def _connected(self, cluster: Cluster, publisher: Publisher) -> None:
         if self._config.topics.create:
             await create_topics(cluster, self._config.topics, self._destinations)
+        # Leaders may have moved meanwhile; the first publish should not have to find that out.
         await publisher.directory.refreshed()
         if self._state is not State.UP:
             log.info("kafka broker %s: connected", self._name)

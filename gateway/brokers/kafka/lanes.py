@@ -1,11 +1,11 @@
-"""Records, batches and the queue in front of each partition: data without I/O."""
+"""Topics, the queue in front of each of their partitions, records and batches: data without I/O."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 from aiokafka.partitioner import murmur2
@@ -13,9 +13,7 @@ from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
 from gateway.brokers.base import Message, Receipt
-
-if TYPE_CHECKING:
-    from gateway.brokers.kafka.topics import Topic
+from gateway.brokers.kafka.errors import Verdict
 
 BATCH_BYTES = 512 * 1024
 """A batch grows to this size. One record may be larger and then travels alone."""
@@ -94,6 +92,56 @@ class Lane:
         """The node that leads this partition, or -1."""
         leaders = self.topic.leaders
         return leaders[self.partition] if self.partition < len(leaders) else -1
+
+
+class Topic:
+    """One topic: its lanes, or why there are none."""
+
+    __slots__ = (
+        "asking",
+        "bytes_limit",
+        "lanes",
+        "leaders",
+        "limit_until",
+        "name",
+        "parked",
+        "turn",
+        "verdict",
+        "verdict_until",
+    )
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.leaders: tuple[int, ...] = ()
+        self.lanes: list[Lane] = []
+        self.parked: deque[Record] = deque()
+        """Records that came before the cluster had said anything about the topic."""
+        self.asking: asyncio.Task[None] | None = None
+        self.verdict: Verdict | None = None
+        """Why the topic cannot be published to, valid until `verdict_until` (loop time)."""
+        self.verdict_until = 0.0
+        self.bytes_limit: int | None = None
+        """`max.message.bytes`, where the cluster lets us read it."""
+        self.limit_until = 0.0
+        self.turn = 0
+
+    def lane_for(self, key_hash: int | None) -> Lane:
+        """The partition of a key, as Kafka's own default partitioner picks it.
+
+        Without a key it is the partition whose turn it is, so that batches stay whole.
+        """
+        lanes = self.lanes
+        if key_hash is not None:
+            return lanes[key_hash % len(lanes)]
+        return lanes[self.turn % len(lanes)]
+
+    def next_turn(self) -> None:
+        """Move on to the next partition that has a leader."""
+        count = len(self.leaders)
+        for step in range(1, count + 1):
+            if self.leaders[(self.turn + step) % count] >= 0:
+                self.turn = (self.turn + step) % count
+                return
 
 
 class KeyHashes:
@@ -177,3 +225,12 @@ def produce_request(sending: list[tuple[Lane, Batch]], request_timeout: float) -
         timeout=int(request_timeout * 900),
         topics=list(topics.items()),
     )
+
+
+def results_of(answer: Any) -> dict[tuple[str, int], tuple[int, int]]:
+    """Error code and first offset of each topic and partition in a produce response."""
+    return {
+        (topic, partition): (code, offset)
+        for topic, partitions in answer.topics
+        for partition, code, offset, *_ in partitions
+    }

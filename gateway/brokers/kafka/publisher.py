@@ -31,13 +31,15 @@ from gateway.brokers.kafka.lanes import (
     Lane,
     LaneState,
     Record,
+    Topic,
     encode_batch,
     produce_request,
     record_of,
+    results_of,
     take_batch,
 )
 from gateway.brokers.kafka.options import PublishOptions
-from gateway.brokers.kafka.topics import Directory, Topic
+from gateway.brokers.kafka.topics import Directory
 
 log = logging.getLogger("gateway.brokers")
 
@@ -222,6 +224,7 @@ class Publisher:
                 if lane.state is LaneState.FLYING:
                     self._again(lane, "broker_down", error)
             return
+        # From here on the node may store them, whatever becomes of the connection.
         for _, batch in sending:
             batch.sent = True
         try:
@@ -255,11 +258,7 @@ class Publisher:
     # From answers to futures
 
     def _settle(self, sending: Sending, answer: Any) -> None:
-        results = {
-            (topic, partition): (code, offset)
-            for topic, partitions in answer.topics
-            for partition, code, offset, *_ in partitions
-        }
+        results = results_of(answer)
         for lane, batch in sending:
             batch.sent = False
             if lane.batch is not batch:
@@ -279,6 +278,8 @@ class Publisher:
         verdict = verdict_of(code)
         if verdict.refresh:
             self.directory.refresh()
+        # A node refuses a batch as a whole and does not say for which record. Half a batch, and
+        # half again, leaves the guilty one alone in the end; the order stays.
         if verdict.split and len(batch.records) > 1:
             lane.cap = len(batch.records) // 2
             lane.queue.extendleft(reversed(batch.records))
@@ -296,6 +297,8 @@ class Publisher:
 
     def _lost(self, node: int, sending: Sending, error: BaseException) -> None:
         """The request was on the wire and no answer came."""
+        # The node handles one request of a connection at a time, so nothing sent on this one
+        # would be heard before the request that has timed out.
         if isinstance(error, TimeoutError | asyncio.TimeoutError):
             self._cluster.drop(node)
         self._stumbled()

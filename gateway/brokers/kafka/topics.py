@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 
 from gateway.brokers.base import Refused, Unavailable
 from gateway.brokers.kafka.connection import Cluster, TopicView
 from gateway.brokers.kafka.errors import CLIENT_ERRORS, Verdict, name_of, verdict_of
-from gateway.brokers.kafka.lanes import Lane, Record
+from gateway.brokers.kafka.lanes import Lane, Topic
 
 ASK_WITHIN = 0.9
 """Seconds for one question about a topic: a publish to a missing one ends within the second."""
@@ -28,56 +27,6 @@ _LEADER_NOT_AVAILABLE = 5
 _DENIED = 29
 _INVALID = Verdict(Refused, "invalid_destination")
 _NO_ANSWER = Verdict(Unavailable, "broker_down")
-
-
-class Topic:
-    """One topic: its lanes, or why there are none."""
-
-    __slots__ = (
-        "asking",
-        "bytes_limit",
-        "lanes",
-        "leaders",
-        "limit_until",
-        "name",
-        "parked",
-        "turn",
-        "verdict",
-        "verdict_until",
-    )
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.leaders: tuple[int, ...] = ()
-        self.lanes: list[Lane] = []
-        self.parked: deque[Record] = deque()
-        """Records that came before the cluster had said anything about the topic."""
-        self.asking: asyncio.Task[None] | None = None
-        self.verdict: Verdict | None = None
-        """Why the topic cannot be published to, valid until `verdict_until` (loop time)."""
-        self.verdict_until = 0.0
-        self.bytes_limit: int | None = None
-        """`max.message.bytes`, where the cluster lets us read it."""
-        self.limit_until = 0.0
-        self.turn = 0
-
-    def lane_for(self, key_hash: int | None) -> Lane:
-        """The partition of a key, as Kafka's own default partitioner picks it.
-
-        Without a key it is the partition whose turn it is, so that batches stay whole.
-        """
-        lanes = self.lanes
-        if key_hash is not None:
-            return lanes[key_hash % len(lanes)]
-        return lanes[self.turn % len(lanes)]
-
-    def next_turn(self) -> None:
-        """Move on to the next partition that has a leader."""
-        count = len(self.leaders)
-        for step in range(1, count + 1):
-            if self.leaders[(self.turn + step) % count] >= 0:
-                self.turn = (self.turn + step) % count
-                return
 
 
 class Directory:

@@ -9,8 +9,7 @@ from aiokafka.record.default_records import DefaultRecordBatch
 
 from gateway.brokers.base import BrokerError, Message, Refused, Unavailable, Unknown
 from gateway.brokers.kafka.errors import failure, name_of, verdict_of
-from gateway.brokers.kafka.lanes import KeyHashes, Lane, encode_batch, record_of, take_batch
-from gateway.brokers.kafka.topics import Topic
+from gateway.brokers.kafka.lanes import KeyHashes, Lane, Topic, encode_batch, record_of, take_batch
 
 # https://github.com/apache/kafka/blob/4.1.1/clients/src/test/java/org/apache/kafka/common/utils/UtilsTest.java
 JAVA_HASHES = {
