@@ -125,7 +125,7 @@ class ServerConfig(Model):
 
 
 class AdminConfig(Model):
-    """Health, metrics and console, one port for the whole process tree."""
+    """Health and metrics, one port for the whole process tree."""
 
     host: NonEmpty = Field(
         default="127.0.0.1",
@@ -144,7 +144,7 @@ class AdminConfig(Model):
     token: SecretStr = Field(
         default=SecretStr(""),
         description=(
-            "The bearer token of metrics, console and actions; `/livez` and `/readyz` need none."
+            "The bearer token of `/metrics`; `/livez` and `/readyz` need none."
             " Empty: no token, and the port listens on this machine only."
         ),
         examples=["${GATEWAY_ADMIN_TOKEN:-}"],

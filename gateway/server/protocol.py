@@ -20,6 +20,7 @@ from uvicorn.protocols.http.httptools_impl import (
 )
 from uvicorn.server import ServerState
 
+from gateway import GatewayError
 from gateway.answer import rejection_body
 from gateway.ingress import CONNECTION
 
@@ -48,6 +49,14 @@ def bounded_protocol(
     return BoundProtocol
 
 
+class HeadTooLargeError(GatewayError):
+    """Ends the parsing of a request whose head is over the limit, in bytes."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        super().__init__(f"the request's head is over {limit} bytes")
+
+
 class _BoundedProtocol(HttpToolsProtocol):
     _header_timeout: float
     _body_timeout: float
@@ -64,7 +73,9 @@ class _BoundedProtocol(HttpToolsProtocol):
         self.first_byte = 0.0
         self._extensions: dict[Any, Any] = {CONNECTION: self}
         self._head_size = 0
+        """Bytes since the head began; more than the head's where the body came with it."""
         self._in_head = False
+        self._head_too_large = False
         self._head_timer: asyncio.TimerHandle | None = None
         self._body_timer: asyncio.TimerHandle | None = None
 
@@ -83,10 +94,12 @@ class _BoundedProtocol(HttpToolsProtocol):
         if not self._in_head:
             # The event loop's own clock, unrounded: uvloop's `time()` counts milliseconds.
             self.first_byte = time.monotonic()
+            self._head_size = 0
+        self._head_size += len(data)
         super().data_received(data)
         # The ordinary request comes whole and pays nothing below.
         if self._in_head:
-            self._bound_head(data)
+            self._bound_head()
             return
         cycle: RequestResponseCycle | None = self.cycle
         if cycle is not None and cycle.more_body and self._body_timer is None:
@@ -94,8 +107,7 @@ class _BoundedProtocol(HttpToolsProtocol):
             until = self.first_byte + self._body_timeout + _RESOLUTION
             self._body_timer = self.loop.call_at(until, self._body_expired, cycle)
 
-    def _bound_head(self, data: bytes) -> None:
-        self._head_size += len(data)
+    def _bound_head(self) -> None:
         if self._head_size > MAX_HEAD:
             self._turn_away(431, "head_too_large")
         elif self._head_timer is None:
@@ -110,9 +122,11 @@ class _BoundedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._in_head = False
-        self._head_size = 0
         if self._head_timer is not None:
             self._disarm()
+        if self._head_size > MAX_HEAD and self._measured_head() > MAX_HEAD:
+            self._head_too_large = True
+            raise HeadTooLargeError(MAX_HEAD)
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
@@ -122,7 +136,13 @@ class _BoundedProtocol(HttpToolsProtocol):
         super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's words are not ours
-        self._turn_away(400, "malformed_http")
+        if self._head_too_large:
+            self._turn_away(431, "head_too_large")
+        else:
+            self._turn_away(400, "malformed_http")
+
+    def _measured_head(self) -> int:
+        return len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
 
     def _head_expired(self) -> None:
         self._head_timer = None
