@@ -172,10 +172,8 @@ class Publisher:
     def _schedule(self, delay: float = 0.0) -> None:
         if self._timer is not None:
             return
-        if delay > 0:
-            self._timer = self._loop.call_later(delay, self._flush)
-        else:
-            self._timer = self._loop.call_soon(self._flush)
+        loop = self._loop
+        self._timer = loop.call_later(delay, self._flush) if delay else loop.call_soon(self._flush)
 
     def _flush(self) -> None:
         """Start one request to every node that is free and leads a lane that is ready."""
