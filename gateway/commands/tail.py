@@ -51,11 +51,17 @@ def tail_command(context: click.Context, config: Path, route: str | None, style:
         else:
             console.print(arrival_line(arrival))
 
+    ends: list[BaseException] = []
     try:
         asyncio.run(_tail(blueprint, show))
-    except* Unavailable as group:
-        for error in group.exceptions:
-            click.echo(f"error: {error}", err=True)
+    except* (Unavailable, BrokenPipeError) as group:
+        ends.extend(group.exceptions)
+    for end in ends:
+        if isinstance(end, BrokenPipeError):
+            # Whoever reads the output has left; click ends every command alike then.
+            raise end
+        click.echo(f"error: {end}", err=True)
+    if ends:
         context.exit(3)
 
 

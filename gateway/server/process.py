@@ -28,7 +28,7 @@ class ServingProcess:
         self._config = blueprint.config.server
         self.gateway: Gateway = build(blueprint)
         protocol = bounded_protocol(
-            self._config.header_timeout,
+            min(self._config.header_timeout, self._config.deadline),
             min(self._config.body_timeout, self._config.deadline),
             self._turned_away,
         )

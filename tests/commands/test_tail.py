@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
+import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.commands.command import Running, gateway, write_config
+from tests.commands.command import GATEWAY, Running, gateway, write_config
 from tests.e2e.client import Client, event, signed
 from tests.e2e.gateway_process import CANARY, GatewayProcess
 from tests.e2e.readback import create_stream
@@ -151,6 +152,35 @@ def test_what_was_there_before_is_not_shown(site: Site) -> None:
     (after,) = site.send("user.updated")
     assert before not in tail.until_written(after, times=2)
     assert tail.end(signal.SIGTERM) in {0, 143, -signal.SIGTERM}
+
+
+def test_a_reader_that_leaves_ends_it_in_peace(site: Site) -> None:
+    command = [*GATEWAY, "tail", "--config", str(site.process.config), "--format", "json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as tail:
+        assert tail.stdout
+        assert tail.stderr
+        assert READY in tail.stderr.readline().decode()
+        tail.stdout.close()
+        site.send("user.created", "user.created")
+        complaint = tail.stderr.read().decode()
+        assert tail.wait(60) in {0, 1, 141, -signal.SIGPIPE}
+    assert complaint == ""
+
+
+def test_a_broker_that_goes_away_ends_it(
+    tmp_path: Path, own_nats: NatsServer, unique: Callable[[str], str]
+) -> None:
+    name = unique("gone")
+    asyncio.run(create_stream(own_nats.url, name, f"{name}.>"))
+    brokers = {"bus": {"kind": "nats", "servers": [own_nats.url]}}
+    target = {"broker": "bus", "subject": f"{name}.users"}
+    routes = [{"name": "all", "events": ["*"], "targets": [target]}]
+    path = write_config(tmp_path, {"brokers": brokers, "routes": routes})
+    with Running(tmp_path / "tail", READY, "tail", "--config", path) as tail:
+        own_nats.kill()
+        assert tail.exit_code() == 3
+        assert "error: bus: " in tail.written
+        assert "Traceback" not in tail.written
 
 
 @pytest.mark.parametrize("kind", ["kafka", "nats"])

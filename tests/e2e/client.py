@@ -17,7 +17,14 @@ from typing import Any, Self
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.e2e.gateway_process import CANARY, PATH, SECRET, TOKEN, GatewayProcess
+from tests.e2e.gateway_process import (
+    CANARY,
+    PATH,
+    SECRET,
+    TOKEN,
+    GatewayProcess,
+    assert_clean,
+)
 
 PATIENCE = 40.0
 Outcome = tuple[str, str, str]
@@ -113,6 +120,7 @@ class Client:
         url = f"http://127.0.0.1:{self.gateway.port}{path}"
         began = time.monotonic()
         answer = await self._http.request(method, url, content=content or body, headers=headers)
+        _assert_discreet(answer, method)
         return Answer(answer.status_code, answer.headers, answer.content, time.monotonic() - began)
 
     async def admin(self, path: str, token: str | None = TOKEN) -> httpx.Response:
@@ -122,7 +130,7 @@ class Client:
 
     async def samples(self, name: str) -> dict[tuple[str, ...], float]:
         """Give a metric's samples by their label values, in the order of the text."""
-        text = (await self.admin("/metrics")).text
+        text = await self._metrics()
         return {
             tuple(sample.labels.values()): sample.value
             for family in text_string_to_metric_families(text)
@@ -132,7 +140,7 @@ class Client:
 
     async def counted(self) -> Counter[Outcome]:
         """Give how many requests ended how."""
-        text = (await self.admin("/metrics")).text
+        text = await self._metrics()
         return Counter(
             {
                 (one.labels["source"], one.labels["outcome"], one.labels["reason"]): int(one.value)
@@ -141,6 +149,11 @@ class Client:
                 if one.name == "gateway_events_total"
             }
         )
+
+    async def _metrics(self) -> str:
+        text = (await self.admin("/metrics")).text
+        assert_clean(text)
+        return text
 
     @asynccontextmanager
     async def counting(self, *outcomes: Outcome) -> AsyncIterator[None]:
@@ -177,3 +190,10 @@ class Client:
             assert time.monotonic() < deadline, answer.raw
             await asyncio.sleep(0.1)
         return answer
+
+
+def _assert_discreet(answer: httpx.Response, method: str) -> None:
+    """Assert that an answer holds nothing of the payload, and before a proof next to nothing."""
+    assert_clean(answer.text)
+    if answer.status_code in {401, 404, 405, 408, 413} and method != "HEAD":
+        assert set(answer.json()) == {"status", "error"}

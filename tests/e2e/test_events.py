@@ -16,7 +16,7 @@ from nats.aio.msg import Msg
 
 from gateway.clerk.catalogue import CATALOGUE
 from gateway.clerk.samples import sample
-from tests.e2e.client import Client, new_id, signed
+from tests.e2e.client import Client, event, new_id, signed
 from tests.e2e.conftest import Start
 from tests.e2e.gateway_process import CANARY
 from tests.e2e.java_partitioner import murmur2, partition_of
@@ -25,6 +25,7 @@ from tests.servers.kafka import KafkaAt
 from tests.servers.nats import NatsServer
 
 PARTITIONS = 6
+MAX_BODY = 512 * 1024
 UNKNOWN = "galaxy.collided"
 NOW_MS = 1_767_225_599_007
 """The `timestamp` of each sample: the last second of 2025, and milliseconds that begin with 0."""
@@ -305,3 +306,73 @@ async def test_events_of_one_user_share_a_partition_in_order(
     records = await kafka_records(kafka_server.bootstrap, topic)
     assert {record.partition for record in records} == {partition_of(b"user_7", PARTITIONS)}
     assert [dict(record.headers)["ce_type"].decode() for record in records] == types
+
+
+async def test_the_largest_body_reaches_both(
+    gateways: Start, kafka_server: KafkaAt, nats_server: NatsServer, unique: Callable[[str], str]
+) -> None:
+    name = await kafka_server.create_topic(unique("large"))
+    await create_stream(nats_server.url, name, f"{name}.>")
+    gateway = gateways(
+        {
+            "brokers": {
+                "events": {"kind": "kafka", "servers": [kafka_server.bootstrap]},
+                "bus": {"kind": "nats", "servers": [nats_server.url]},
+            },
+            "routes": [
+                {
+                    "name": "all",
+                    "events": ["*"],
+                    "targets": [
+                        {"broker": "events", "topic": name},
+                        {"broker": "bus", "subject": f"{name}.{{type}}"},
+                    ],
+                }
+            ],
+        }
+    )
+    largest = event(size=MAX_BODY)
+    assert len(largest) == MAX_BODY
+    async with Client(gateway) as client:
+        await client.until_ready()
+        assert (await client.post(largest)).word == (200, "delivered")
+        assert (await client.post(largest + b" ")).word == (413, "rejected")
+    (record,) = await kafka_records(kafka_server.bootstrap, name)
+    (message,) = await stream_messages(nats_server.url, name)
+    assert record.value == message.data == largest
+
+
+async def test_a_dead_letter_on_kafka(
+    gateways: Start, kafka_server: KafkaAt, nats_server: NatsServer, unique: Callable[[str], str]
+) -> None:
+    letters = await kafka_server.create_topic(unique("letters"))
+    gateway = gateways(
+        {
+            "brokers": {
+                "events": {"kind": "kafka", "servers": [kafka_server.bootstrap]},
+                "bus": {"kind": "nats", "servers": [nats_server.url]},
+            },
+            "routes": [
+                {
+                    "name": "tenants",
+                    "events": ["*"],
+                    "targets": [{"broker": "bus", "subject": "tenant.{data.tenant}"}],
+                }
+            ],
+            "delivery": {"dead_letter": {"broker": "events", "topic": letters}},
+        }
+    )
+    body = event()
+    headers = signed(body)
+    async with Client(gateway) as client:
+        await client.until_ready()
+        async with client.counting(("clerk", "dead_lettered", "expression")):
+            assert (await client.post(body, headers)).word == (200, "dead_lettered")
+    (letter,) = await kafka_records(kafka_server.bootstrap, letters)
+    assert (letter.value, letter.key) == (body, b"user_1")
+    shown = {name: value.decode() for name, value in letter.headers}
+    assert shown["gateway-dead-letter-reason"] == "expression"
+    assert shown["gateway-dead-letter-target"] == "bus/tenant.{data.tenant}"
+    assert "data.tenant" in shown["gateway-dead-letter-detail"]
+    assert shown["gateway-route"] == "tenants"
+    assert (shown["ce_id"], shown["ce_type"]) == (headers["svix-id"], "user.created")

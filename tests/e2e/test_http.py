@@ -88,8 +88,9 @@ def lettering(module_gateways: Start, bus: Bus) -> GatewayProcess:
 
 @pytest.fixture(scope="module")
 def rejecting(module_gateways: Start, bus: Bus) -> GatewayProcess:
-    """Give a gateway with `unmatched: reject`."""
-    return module_gateways(config(bus, unmatched="reject"))
+    """Give a gateway behind a proxy, `unmatched: reject`."""
+    server = {"trusted_proxies": ["127.0.0.0/8"]}
+    return module_gateways(config(bus, unmatched="reject", server=server))
 
 
 @pytest.fixture
@@ -172,6 +173,20 @@ async def test_an_allowed_address_behind_no_proxy_is_the_connections_own(client:
     async with client.counting(("closed", "rejected", "address_not_allowed")):
         answer = await client.post(body, headers, path="/closed")
     assert answer.word == (401, "rejected")
+
+
+async def test_an_address_that_a_trusted_proxy_tells(rejecting: GatewayProcess) -> None:
+    body = event()
+    async with Client(rejecting) as client:
+        await client.until_ready("degraded")
+        for forwarded, status in (
+            ("203.0.113.7", 200),
+            ("198.51.100.1, 203.0.113.7", 200),
+            ("203.0.113.7, 198.51.100.1", 401),
+            ("nonsense", 401),
+        ):
+            headers = signed(body) | {"x-forwarded-for": forwarded}
+            assert (await client.post(body, headers, path="/closed")).status == status
 
 
 # --- refused before it is known to be genuine

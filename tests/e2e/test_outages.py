@@ -14,6 +14,7 @@ import pytest
 from tests.e2e.client import Client, event, new_id, signed, until
 from tests.e2e.conftest import Start
 from tests.e2e.readback import create_stream, kafka_records, stream_messages
+from tests.e2e.wire import connected, request
 from tests.servers.kafka import KafkaAt, KafkaServer
 from tests.servers.nats import NatsServer
 
@@ -282,3 +283,39 @@ async def test_what_is_acked_after_the_answer_is_counted(
 
         await until(acked, "the ack is counted")
     assert len(await outage.ids()) == 1
+
+
+async def test_the_deadline_counts_from_the_first_byte(
+    gateways: Start, own_nats: NatsServer, unique: Callable[[str], str]
+) -> None:
+    outage = NatsOutage(own_nats, unique("slow"))
+    await outage.create()
+    gateway = gateways(config(outage))
+    async with Client(gateway) as client, connected(gateway.port) as wire:
+        await client.until_ready()
+        own_nats.pause()
+        whole = request(event())
+        began = time.monotonic()
+        await wire.send(whole[:20])
+        await asyncio.sleep(DEADLINE / 2)
+        await wire.send(whole[20:])
+        assert (await wire.reply()).word == (503, "failed")
+        assert DEADLINE - 0.1 < time.monotonic() - began < DEADLINE + SLACK / 2
+
+
+async def test_the_deadline_cuts_the_header_timeout_short(
+    gateways: Start, own_nats: NatsServer, unique: Callable[[str], str]
+) -> None:
+    outage = NatsOutage(own_nats, unique("cut"))
+    longer = {"header_timeout": "30s", "body_timeout": "30s", "deadline": "1s"}
+    gateway = gateways({**config(outage), "server": longer})
+    async with Client(gateway) as client:
+        for sent, outcome in (
+            (b"POST / HT", ("", "rejected", "head_too_slow")),
+            (request(event())[:-1], ("clerk", "rejected", "body_too_slow")),
+        ):
+            async with client.counting(outcome), connected(gateway.port) as wire:
+                began = time.monotonic()
+                await wire.send(sent)
+                assert (await wire.reply()).word == (408, "rejected")
+                assert time.monotonic() - began < 1 + SLACK
