@@ -58,32 +58,48 @@ class Metadata(msgspec.Struct, frozen=True, gc=False):
     received_at: str
 
 
+class _Names(msgspec.Struct, frozen=True):
+    """The attributes' names as one binding writes them."""
+
+    specversion: str
+    id: str
+    type: str
+    source: str
+    time: str
+    subject: str
+    partitionkey: str
+
+
+def _names(prefix: str) -> _Names:
+    return _Names(*(prefix + name for name in _Names.__struct_fields__))
+
+
+_KAFKA_NAMES = _names("ce_")
+_NATS_NAMES = _names("ce-")
+
+
 def kafka_headers(metadata: Metadata, key: str, routes: str) -> Headers:
     """Give the headers of a Kafka record in binary mode; `routes` is comma-separated."""
-    return (
-        *_attributes(metadata, key, "ce_", clean_header),
-        ("content-type", _CONTENT_TYPE),
-        *_unprefixed(metadata, routes),
-    )
+    pairs = _attributes(metadata, key, _KAFKA_NAMES, clean_header)
+    pairs.append(("content-type", _CONTENT_TYPE))
+    return _with_unprefixed(pairs, metadata, routes)
 
 
 def nats_headers(metadata: Metadata, key: str, routes: str) -> Headers:
     """Give the headers of a NATS message in binary mode."""
-    return (
-        *_attributes(metadata, key, "ce-", percent_encode),
-        ("ce-datacontenttype", _CONTENT_TYPE),
-        *_unprefixed(metadata, routes),
-    )
+    pairs = _attributes(metadata, key, _NATS_NAMES, percent_encode)
+    pairs.append(("ce-datacontenttype", _CONTENT_TYPE))
+    return _with_unprefixed(pairs, metadata, routes)
 
 
 def structured_headers(metadata: Metadata, routes: str) -> Headers:
     """Give the headers of either broker in structured mode: the attributes are in the value."""
-    return (("content-type", _STRUCTURED), *_unprefixed(metadata, routes))
+    return _with_unprefixed([("content-type", _STRUCTURED)], metadata, routes)
 
 
 def cloudevent(metadata: Metadata, key: str, data: Mapping[str, Any]) -> bytes:
     """Give the event in the CloudEvents 1.0.2 JSON format, `data` being the sender's body."""
-    attributes = dict(_attributes(metadata, key, "", str))
+    attributes = dict(_attributes(metadata, key, _names(""), str))
     return msgspec.json.encode(
         {**attributes, "datacontenttype": _CONTENT_TYPE, "data": data}, order=None
     )
@@ -121,29 +137,28 @@ def _percent(match: re.Match[str]) -> str:
 
 
 def _attributes(
-    metadata: Metadata, key: str, prefix: str, encode: Callable[[str], str]
+    metadata: Metadata, key: str, names: _Names, encode: Callable[[str], str]
 ) -> list[tuple[str, str]]:
     pairs = [
-        (prefix + "specversion", "1.0"),
-        (prefix + "id", encode(metadata.id)),
-        (prefix + "type", encode(metadata.type or _NO_TYPE)),
-        (prefix + "source", encode(metadata.source)),
+        (names.specversion, "1.0"),
+        (names.id, encode(metadata.id)),
+        (names.type, encode(metadata.type or _NO_TYPE)),
+        (names.source, encode(metadata.source)),
     ]
     if metadata.time is not None:
-        pairs.append((prefix + "time", metadata.time))
+        pairs.append((names.time, metadata.time))
     if metadata.subject is not None:
-        pairs.append((prefix + "subject", encode(metadata.subject)))
-    pairs.append((prefix + "partitionkey", encode(key)))
+        pairs.append((names.subject, encode(metadata.subject)))
+    pairs.append((names.partitionkey, encode(key)))
     return pairs
 
 
-def _unprefixed(metadata: Metadata, routes: str) -> list[tuple[str, str]]:
-    pairs = [("svix-id", metadata.id), ("svix-timestamp", metadata.timestamp)]
+def _with_unprefixed(pairs: list[tuple[str, str]], metadata: Metadata, routes: str) -> Headers:
+    pairs.append(("svix-id", metadata.id))
+    pairs.append(("svix-timestamp", metadata.timestamp))
     if metadata.signature is not None:
         pairs.append(("svix-signature", metadata.signature))
-    pairs += [
-        ("gateway-route", routes),
-        ("gateway-source", metadata.gateway_source),
-        ("gateway-received-at", metadata.received_at),
-    ]
-    return pairs
+    pairs.append(("gateway-route", routes))
+    pairs.append(("gateway-source", metadata.gateway_source))
+    pairs.append(("gateway-received-at", metadata.received_at))
+    return tuple(pairs)

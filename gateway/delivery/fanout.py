@@ -97,13 +97,16 @@ class FanOut:
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
         attempt = _Attempt(self, plan, deadline, self._loop)
+        attempt.start()
         self._attempts[attempt] = None
         if self._sweeper is None:
             self._sweeper = self._loop.call_later(_RESOLUTION, self._sweep, self._loop)
         try:
-            return await attempt.run()
+            await attempt.settled
         finally:
+            attempt.answered = True
             del self._attempts[attempt]
+        return attempt.report()
 
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
         """Expire what is due. One timer for all: an event in time pays for none of its own."""
@@ -119,13 +122,13 @@ class _Attempt:
     """One event on its way; lives until its last broker has answered."""
 
     __slots__ = (
-        "_answered",
         "_fan_out",
         "_open",
         "_plan",
         "_settlements",
-        "_waiter",
+        "answered",
         "deadline",
+        "settled",
     )
 
     def __init__(
@@ -136,21 +139,17 @@ class _Attempt:
         self.deadline = deadline
         self._open = len(plan.assignments) + len(plan.refusals)
         self._settlements: list[Settlement | None] = [None] * self._open
-        self._answered = False
-        self._waiter: asyncio.Future[None] = loop.create_future()
+        self.answered = False
+        self.settled: asyncio.Future[None] = loop.create_future()
 
-    async def run(self) -> Delivery:
-        """Start everything, wait, and report."""
+    def start(self) -> None:
+        """Publish to every target, and send the dead letters of what is refused already."""
         for at, assignment in enumerate(self._plan.assignments):
             self._publish(assignment.broker, assignment.message, partial(self._acked, at))
         for at, refusal in enumerate(self._plan.refusals, len(self._plan.assignments)):
             self._refuse(at, refusal)
-        if self._open:
-            try:
-                await self._waiter
-            finally:
-                self._answered = True
-        return self._report()
+        if self._open == 0 and not self.settled.done():
+            self.settled.set_result(None)
 
     def _publish(
         self, broker: str, message: Message, done: Callable[[asyncio.Future[Receipt]], object]
@@ -170,7 +169,7 @@ class _Attempt:
     def _refuse(self, at: int, refusal: Refusal) -> None:
         """Send the dead letter, unless the answer is out: then the sender's retry will."""
         dead_letter = self._fan_out.dead_letter
-        if dead_letter is None or self._answered:
+        if dead_letter is None or self.answered:
             self._settle(at, _settlement(refusal, "failed"))
             return
         letter = dead_letter.letter(self._plan, refusal)
@@ -195,19 +194,19 @@ class _Attempt:
         self._settlements[at] = settlement
         self._fan_out.listener.settled(settlement)
         self._open -= 1
-        if self._open == 0 and not self._waiter.done():
-            self._waiter.set_result(None)
+        if self._open == 0 and not self.settled.done():
+            self.settled.set_result(None)
 
     def expire(self) -> None:
         """Answer for what is still open."""
-        self._answered = True
+        self.answered = True
         assignments, refusals = self._plan.assignments, self._plan.refusals
         targets = [_given_up(assignment, "deadline") for assignment in assignments]
         for at, target in enumerate((*targets, *refusals)):
             if self._settlements[at] is None:
                 self._settle(at, _settlement(target, "failed", "deadline"))
 
-    def _report(self) -> Delivery:
+    def report(self) -> Delivery:
         settlements = tuple(s for s in self._settlements if s is not None)
         statuses = {settlement.status for settlement in settlements}
         if "failed" in statuses:

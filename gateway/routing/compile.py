@@ -89,17 +89,25 @@ def _route(
     route: RouteConfig, path: ConfigPath, kinds: Mapping[str, Kind], faults: list[Fault]
 ) -> Route:
     when = route.when
+    condition = None if when is None else compile_expression(when, (*path, "when"), faults)
+    targets = tuple(
+        _target(target, (*path, "targets", at), kinds.get(target.broker, "kafka"), faults)
+        for at, target in enumerate(route.targets)
+    )
     return Route(
         name=route.name,
         events=Pattern(route.events),
         exclude=Pattern(route.exclude),
         sources=None if route.sources is None else frozenset(route.sources),
-        when=None if when is None else compile_expression(when, (*path, "when"), faults),
-        targets=tuple(
-            _target(target, (*path, "targets", at), kinds.get(target.broker, "kafka"), faults)
-            for at, target in enumerate(route.targets)
-        ),
+        when=condition,
+        targets=targets,
+        reads_event=condition is not None or not all(map(_is_constant, targets)),
     )
+
+
+def _is_constant(target: Target) -> bool:
+    """Tell whether nothing of the target is a template."""
+    return target.destination.is_literal and target.key is None and not target.headers
 
 
 def _target(target: TargetConfig, path: ConfigPath, kind: Kind, faults: list[Fault]) -> Target:

@@ -36,6 +36,7 @@ HEADROOM = 8 * 1024
 
 _MAX_DESTINATION: dict[Kind, int] = {"kafka": 249, "nats": 1024}
 _MAX_CACHED = 4096
+_NOTHING: Mapping[str, Any] = {}
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -59,6 +60,8 @@ class Route(msgspec.Struct, frozen=True):
     exclude: Pattern = Pattern(())
     sources: frozenset[str] | None = None
     when: Expression | None = None
+    reads_event: bool = True
+    """Whether its condition or a template looks into the event; `False` saves the look."""
 
     def takes(self, source: str, event_type: str) -> bool:
         """Tell whether source and type fit; `when` is asked per event."""
@@ -152,7 +155,7 @@ class Table:
         renderings: dict[_Rendering, tuple[str, ...]],
         refusals: list[Refusal],
     ) -> None:
-        scope = _scope(event, route.name)
+        scope = _scope(event, route.name) if route.reads_event else _NOTHING
         try:
             if route.when is not None and not is_true(route.when.evaluate(scope, len(event.body))):
                 return
@@ -166,17 +169,17 @@ class Table:
             except ExpressionError as error:
                 refusals.append(_refusal(route, target, "expression", str(error)))
                 continue
-            if fault := self._fault(target, rendering.destination):
+            fault = None if target.destination.is_literal else self._fault(target, rendering)
+            if fault is not None:
                 refusals.append(_refusal(route, target, "destination", fault))
                 continue
             routes = renderings.get(rendering, ())
             if route.name not in routes:
                 renderings[rendering] = (*routes, route.name)
 
-    def _fault(self, target: Target, destination: str) -> str | None:
+    def _fault(self, target: Target, rendering: _Rendering) -> str | None:
         """Say why a rendered destination is refused, without its value."""
-        if target.destination.is_literal:
-            return None
+        destination = rendering.destination
         if len(destination) > _MAX_DESTINATION[target.kind]:
             return f"longer than {_MAX_DESTINATION[target.kind]} characters"
         if (target.broker, destination) in self._reserved:
@@ -211,7 +214,9 @@ def _render(target: Target, event: Routable, scope: Mapping[str, Any]) -> _Rende
         key=key or event.key,
         payload=target.payload,
         redact=target.redact,
-        headers=tuple((name, value.header(scope, size)) for name, value in target.headers),
+        headers=tuple((name, value.header(scope, size)) for name, value in target.headers)
+        if target.headers
+        else (),
     )
 
 

@@ -43,7 +43,7 @@ class TemplateSyntaxError(GatewayError):
 class Template:
     """One compiled template; immutable."""
 
-    __slots__ = ("_parts", "fields", "prefix", "source")
+    __slots__ = ("_parts", "fields", "is_literal", "prefix", "source")
 
     def __init__(self, source: str) -> None:
         """Compile, or raise `TemplateSyntaxError`."""
@@ -52,15 +52,12 @@ class Template:
         first = self._parts[0] if self._parts else ""
         self.prefix: str = first if isinstance(first, str) else ""
         """The literal before the first placeholder."""
+        self.is_literal = not any(isinstance(part, Expression) for part in self._parts)
+        """Whether there is no placeholder, so that `prefix` is the whole."""
         self.fields: frozenset[str] = frozenset().union(
             *(part.fields for part in self._parts if isinstance(part, Expression))
         )
         """Every field name that its expressions read."""
-
-    @property
-    def is_literal(self) -> bool:
-        """Whether there is no placeholder, so that `prefix` is the whole."""
-        return not any(isinstance(part, Expression) for part in self._parts)
 
     def destination(self, scope: Mapping[str, Any], size: int) -> str:
         """Render a topic or subject; each value is sanitised.
