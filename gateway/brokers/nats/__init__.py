@@ -1,4 +1,4 @@
-"""NATS, through JetStream or core, over a connection of our own (see `connection`)."""
+"""NATS, through JetStream or core, over nats-py (see `connection`)."""
 
 from gateway.brokers.nats.broker import NatsBroker
 

@@ -23,7 +23,7 @@ from gateway.brokers.base import (
     Unavailable,
 )
 from gateway.brokers.nats.check import check_system
-from gateway.brokers.nats.connection import Connection, connect_any, discovered
+from gateway.brokers.nats.connection import Connection, connect_any
 from gateway.brokers.nats.errors import (
     CONNECT_ERRORS,
     ConnectionLost,
@@ -118,11 +118,12 @@ class NatsBroker:
         try:
             await self._in_flight.drain(timeout)
         finally:
-            for publisher in tuple(self._publishers):
-                publisher.abandon("the gateway is shutting down")
+            ending = [asyncio.ensure_future(publisher.close()) for publisher in self._publishers]
             if self._keeper is not None:
                 self._keeper.cancel()
-                await asyncio.wait([self._keeper], timeout=_CLOSE_WITHIN)
+                ending.append(self._keeper)
+            if ending:
+                await asyncio.wait(ending, timeout=_CLOSE_WITHIN)
             self._become(State.DOWN)
             self._closed.set_result(None)
 
@@ -174,7 +175,7 @@ class NatsBroker:
             raise ConnectionLost(ended.result())
         finally:
             publisher.retire()
-            self._discovered = discovered(connection)[:_MAX_SERVERS]
+            self._discovered = connection.discovered()[:_MAX_SERVERS]
             self._publishers = {kept for kept in self._publishers if not kept.idle}
 
     def _enter(self, ended: asyncio.Future[str], publisher: Publisher) -> None:

@@ -58,7 +58,7 @@ async def check_system(broker: str, config: NatsConfig, needs: Sequence[Need]) -
             try:
                 return await _Check(broker, config, needs, session).findings()
             finally:
-                session.close()
+                await session.close()
     except CONNECT_ERRORS as error:
         where = ", ".join(str(server) for server in options.servers)
         problem = _problem(options, error)
@@ -80,7 +80,7 @@ class _Check:
         self._needs = needs
         self._requests = session.requests
         self._max_payload = session.connection.max_payload
-        self._version = session.connection.info.version
+        self._version = session.connection.version
         self._streams: dict[str, StreamConfigView] = {}
 
     async def findings(self) -> list[Finding]:

@@ -1,57 +1,74 @@
-"""One connection to one NATS server, for as long as it lasts; never reconnects.
+"""One connection to one NATS server by nats-py, for as long as it lasts; never reconnects.
 
-nats-py is not used to publish, because its client cannot keep what this package promises: its
-`flush` sends PING ahead of publishes that still wait in its own buffer, so a PONG proves nothing
-about them; a flush that times out ends its read loop (nats-io/nats.py#914); publishes made while
-it reconnects are sent later, after their outcome was reported; header bytes are not counted
-against `max_payload`; closing waits for a peer that no longer reads. What is left is small: the
-protocol is text, and a publish here costs a fifth of the CPU (`bench/nats_publish.py`).
+What nats-py 2.16 does by itself that this package cannot have, and what is done here about it:
+
+- It reconnects, and then sends what was published meanwhile, after its outcome was told; or it
+  closes for good, and says so only sometimes. Here one client is one connection
+  (`allow_reconnect=False`), its end is told once, and `broker` makes a new one.
+- While connecting it tries a dead address again and again: an error callback that raises ends
+  that, with the true error. It calls a server that hangs up instead of logging us in connected,
+  and goes on in plain text where TLS is wanted and not offered: both are checked, TLS before a
+  password or a token is sent.
+- A publish waits once 2 MiB are pending: `pending_size=0` takes that away, so that publishing has
+  no suspension, and keeps the order of the calls. The caps of `in_flight` are the bound.
+- `flush` sends PING ahead of publishes that are still pending, succeeds without a PONG when the
+  read loop has ended, and a PONG after its timeout ends the read loop (nats-io/nats.py#914):
+  `rtt` is used instead, once all is written, and is never let time out.
+- Acks are dropped when a subscription's queue is full: here it has no limit. Its callbacks never
+  wait, so it holds what one read of the socket brings.
+- It looks for a silent server every two minutes: `_tick` does so within seconds.
+- Closing waits for a peer that no longer reads, and leaves tasks behind when it fails: `_close`.
+- Headers are not counted against `max_payload`, which closes the connection: see `protocol`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
-import json
-import ssl
-from collections import deque
-from collections.abc import Callable, Sequence
-from typing import Protocol
+import logging
+from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
+from typing import Any, Protocol, TypeVar
 
 import msgspec
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+from nats.errors import Error as NatsError
+from nats.errors import StaleConnectionError
 
-from gateway import __version__
+from gateway.brokers.nats.client import Client
 from gateway.brokers.nats.errors import (
     CONNECT_ERRORS,
     ConnectionLost,
-    ServerError,
     most_telling,
+    refusal,
     server_problem,
+    server_text,
 )
 from gateway.brokers.nats.options import CLIENT_NAME, ClientOptions, Server
-from gateway.brokers.nats.protocol import (
-    CRLF,
-    PING,
-    PONG,
-    ServerInfo,
-    decode_info,
-    denied_publish,
-    denied_subscribe,
-    encode_publish,
-)
+from gateway.brokers.nats.protocol import denied_publish, denied_subscribe, is_denial
 
-CONNECT_WITHIN = 3.0
+log = logging.getLogger("gateway.brokers")
+
+CONNECT_WITHIN = 3
 """Seconds for one server: TCP, TLS and login."""
 
+_NEVER = 7 * 24 * 3600
 _TICK = 0.5
 _PING_AFTER = 1
 _SILENT_AFTER = 6
-"""Ticks without a byte from the server. Counted, not timed: a busy event loop is not a silence."""
-_MAX_LINE = 1024 * 1024
-"""INFO of a large cluster is the longest line."""
+"""Ticks without a word from the server. Counted, not timed: a busy event loop is not a silence."""
+_LOOK_AGAIN = 0.001
+_LOOK_AGAIN_MOST = 0.05
+_CLOSE_WITHIN = 0.5
+_SENT = ("user", "password", "token")
+"""What the server gets to read; of a key it sees only a signature."""
+_HEADERS_SINCE = (2, 2)
 
-Handler = Callable[[bytes, bytes, bytes, bytes], None]
-"""Takes subject, reply subject, header block and value of a message."""
+Handler = Callable[[Msg], None]
+
+T = TypeVar("T")
 
 
 class Listener(Protocol):
@@ -66,31 +83,26 @@ class Listener(Protocol):
         ...
 
     def publish_denied(self, subject: str) -> None:
-        """The server refused a publish to `subject`."""
+        """The server refused a publish to `subject`, which nats-py gives in lower case."""
         ...
 
 
-class Connection(asyncio.Protocol):
-    """The wire: writes what it is told in order, and hands on what comes."""
+class Connection:
+    """Writes what it is told in order, and hands on what comes."""
 
     def __init__(self, options: ClientOptions, server: Server) -> None:
         self.server = server
-        self.info = ServerInfo()
         self._options = options
         self._loop = asyncio.get_running_loop()
-        self._transport: asyncio.Transport | None = None
+        self._client = Client()
         self._listener: Listener | None = None
-        self._handlers: dict[int, Handler] = {}
-        self._next_sid = 1
-        self._rest = b""
-        self._out: list[bytes] = []
-        self._pongs: deque[Callable[[], None]] = deque()
-        self._greeting: asyncio.Future[None] = self._loop.create_future()
-        self._ready: asyncio.Future[None] = self._loop.create_future()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._closing: asyncio.Task[None] | None = None
         self._ticker: asyncio.TimerHandle | None = None
+        self._heard = 0
         self._quiet = 0
-        self._paused = False
         self._problem = "the server closed it"
+        self._opening = True
         self._ended = False
 
     @property
@@ -99,231 +111,245 @@ class Connection(asyncio.Protocol):
         return self._ended
 
     @property
+    def closed(self) -> bool:
+        """Whether nothing of it is left."""
+        return self._closing is not None and self._closing.done()
+
+    @property
     def max_payload(self) -> int:
         """The most bytes of header block and value that the server takes."""
-        return self.info.max_payload
+        return self._client.max_payload
 
-    def listen(self, listener: Listener) -> None:
-        """Tell `listener` from now on, and watch whether the server answers."""
-        self._listener = listener
-        self._ticker = self._loop.call_later(_TICK, self._tick)
-
-    def publish(self, subject: str, reply: str, head: bytes, value: bytes) -> None:
-        """Write a publish; `head` is a header block or empty."""
-        self._write(encode_publish(subject, reply, head, value))
-
-    def subscribe(self, subject: str, handler: Handler) -> int:
-        """Hand what comes on `subject` to `handler`. Returns the subscription's number."""
-        sid = self._next_sid
-        self._next_sid += 1
-        self._handlers[sid] = handler
-        self._write(f"SUB {subject} {sid}\r\n".encode())
-        return sid
-
-    def unsubscribe(self, sid: int) -> None:
-        """End a subscription; messages under way are dropped."""
-        self._handlers.pop(sid, None)
-        self._write(f"UNSUB {sid}\r\n".encode())
-
-    def ping(self, answered: Callable[[], None]) -> None:
-        """Call `answered` once the server has handled everything written before this."""
-        self._pongs.append(answered)
-        self._write(PING)
-
-    def pause_reading(self) -> None:
-        """Take nothing more from the socket for now."""
-        if self._transport is not None and not self._ended:
-            self._paused = True
-            self._transport.pause_reading()
-
-    def resume_reading(self) -> None:
-        """Undo `pause_reading`."""
-        if self._transport is not None and not self._ended:
-            self._paused = False
-            self._transport.resume_reading()
-
-    def abort(self) -> None:
-        """End now, without telling the listener. What is not sent yet is dropped."""
-        self._listener = None
-        self._end()
-        if self._transport is not None:
-            self._transport.abort()
+    @property
+    def version(self) -> str:
+        """The server's version."""
+        version = self._client.connected_server_version
+        return f"{version.major}.{version.minor}.{version.patch}"
 
     async def open(self) -> None:
         """Connect and log in. Raises what `errors.CONNECT_ERRORS` lists."""
-        server = self.server
-        await self._loop.create_connection(lambda: self, server.host, server.port)
-        await self._greeting
-        if self._options.tls is not None or server.tls or self.info.tls_required:
-            await self._start_tls()
-        self._write(self._connect_line())
-        self.ping(self._logged_in)
-        await self._ready
+        try:
+            await self._client.connect(**self._settings())
+        except (OSError, UnicodeError):  # some of them are a ValueError too
+            raise
+        except NatsError as error:
+            raise refusal(error) from error
+        except ValueError as error:
+            raise ConnectionLost("it sent what is not the NATS protocol") from error
+        finally:
+            self._opening = False
+        self._client.keep_quiet()
+        self._check()
 
-    async def _start_tls(self) -> None:
-        if not (self.info.tls_required or self.info.tls_available):
-            setting = f"brokers.{self._options.broker}.tls"
-            raise ConnectionLost(f"it offers no TLS; enable it there, or remove {setting}")
-        if self._transport is None:
-            raise ConnectionLost(self._problem)
-        # A server may demand TLS that the config does not name: the system's authorities count.
-        context = self._options.tls or ssl.create_default_context()
-        host = self.server.tls_host or self.server.host
-        secure = await self._loop.start_tls(self._transport, self, context, server_hostname=host)
-        if secure is None:
-            raise ConnectionLost(self._problem)
-        self._transport = secure
+    def listen(self, listener: Listener) -> None:
+        """Tell `listener` from now on, and watch whether the server answers."""
+        if not self._ended:
+            self._listener = listener
+            self._ticker = self._loop.call_later(_TICK, self._tick)
 
-    def _connect_line(self) -> bytes:
-        fields = {
-            "verbose": False,
-            "pedantic": False,
-            "lang": "python",
-            "name": CLIENT_NAME,
-            "version": __version__,
-            "protocol": 1,
-            "headers": True,
-            "no_responders": True,
-        }
-        login = self._options.login(self.server, self.info.nonce)
-        return f"CONNECT {json.dumps(fields | login)}\r\n".encode()
+    def publish(
+        self, subject: str, reply: str, headers: dict[str, str] | None, value: bytes
+    ) -> None:
+        """Publish; `reply` may be empty."""
+        if not self._ended:
+            self._run(self._client.publish(subject, value, reply, headers))
 
-    def _logged_in(self) -> None:
-        # CONNECT has no answer of its own: a PONG says that it was taken, an -ERR that it was not.
-        if not self.info.headers:
-            self._fail_opening(ConnectionLost("the server is too old: it knows no headers"))
-        elif not self._ready.done():
-            self._ready.set_result(None)
+    def subscribe(self, subject: str, handler: Handler) -> Subscription | None:
+        """Hand what comes on `subject` to `handler`; None when the connection has ended."""
+        if self._ended:
+            return None
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Called by the event loop."""
-        if isinstance(transport, asyncio.Transport):
-            self._transport = transport
-        else:  # uvloop's transports are not subclasses of asyncio's
-            self._transport = transport  # type: ignore[assignment]  # same methods
+        async def deliver(msg: Msg) -> None:
+            handler(msg)
 
-    def connection_lost(self, error: Exception | None) -> None:
-        """Called by the event loop."""
-        self._fail_opening(error or ConnectionLost(self._problem))
-        # Ended first: what the listener does in answer must not write any more.
-        listener = self._listener
+        before = asyncio.all_tasks()
+        subscription = self._run(
+            self._client.subscribe(subject, cb=deliver, pending_msgs_limit=0, pending_bytes_limit=0)
+        )
+        for task in asyncio.all_tasks() - before:
+            self._keep(task)
+        return subscription
+
+    def unsubscribe(self, subscription: Subscription) -> None:
+        """End a subscription; messages under way are dropped."""
+        if not self._ended:
+            self._run(subscription.unsubscribe())
+
+    def ping(self, answered: Callable[[], None]) -> None:
+        """Call `answered` once the server has handled everything published before this."""
+        if not self._ended:
+            self._keep(self._loop.create_task(self._prove(answered)))
+
+    def abort(self) -> None:
+        """End now, without telling the listener. What is not sent yet is dropped."""
+        if self._ended:
+            return
+        self._ended = True
         self._listener = None
-        self._end()
+        if self._ticker is not None:
+            self._ticker.cancel()
+        self._client.drop()
+        self._closing = self._loop.create_task(self._close())
+
+    async def close(self) -> None:
+        """`abort`, and wait until nothing is left, for less than a second."""
+        self.abort()
+        if self._closing is not None:
+            await asyncio.wait([self._closing])
+
+    def discovered(self) -> list[Server]:
+        """The addresses that the server told of its cluster, each with its certificate's name."""
+        found = []
+        for uri in self._client.discovered_servers:
+            with contextlib.suppress(ValueError):  # a port that is none
+                if uri.hostname and uri.port:
+                    tls_host = self.server.tls_host if _is_address(uri.hostname) else uri.hostname
+                    found.append(
+                        msgspec.structs.replace(
+                            self.server, host=uri.hostname, port=uri.port, tls_host=tls_host
+                        )
+                    )
+        return found
+
+    def _settings(self) -> dict[str, Any]:
+        return {
+            "servers": [f"nats://{self.server}"],
+            "name": CLIENT_NAME,
+            "allow_reconnect": False,
+            "connect_timeout": CONNECT_WITHIN,
+            "pending_size": 0,
+            "error_cb": self._on_error,
+            "closed_cb": self._on_closed,
+            # A server may demand TLS that the config does not name: the system's authorities count.
+            "tls": self._options.tls,
+            "tls_hostname": self.server.tls_host or self.server.host,
+        } | {
+            name: partial(self._tell, value) if isinstance(value, str) and name in _SENT else value
+            for name, value in self._options.login(self.server).items()
+        }
+
+    def _tell(self, secret: str) -> str:
+        self._check_tls()
+        return secret
+
+    def _check_tls(self) -> None:
+        if (self._options.tls is not None or self.server.tls) and not self._client.secured:
+            raise ConnectionLost(
+                "it offers no TLS, or does not require it; require it there, or remove"
+                f" brokers.{self._options.broker}.tls"
+            )
+
+    def _check(self) -> None:
+        self._check_tls()
+        if not self._client.is_connected:
+            raise ConnectionLost(self._problem)
+        version = self._client.connected_server_version
+        if (version.major, version.minor) < _HEADERS_SINCE:
+            raise ConnectionLost("the server is too old: it knows no headers")
+
+    def _run(self, call: Coroutine[Any, Any, T]) -> T | None:
+        """Run a call that has nothing to wait for; None when the connection is gone."""
+        try:
+            call.send(None)
+        except StopIteration as done:
+            result: T = done.value
+            return result
+        except (NatsError, OSError, RuntimeError):  # uvloop's, for a socket that is closed
+            pass
+        else:
+            call.close()  # It waits for a writer that has ended.
+        self._loop.call_soon(self._lose)
+        return None
+
+    async def _prove(self, answered: Callable[[], None]) -> None:
+        try:
+            await self._written()
+            await self._client.rtt(timeout=_NEVER)
+        except (NatsError, OSError, RuntimeError):
+            return  # it ended, which is told elsewhere
+        self._quiet = 0
+        answered()
+
+    async def _written(self) -> None:
+        """Wait until what is pending now is on the socket."""
+        pause = 0.0
+        pending = self._client.pending_data_size
+        while pending:
+            await asyncio.sleep(pause)
+            pause = min(_LOOK_AGAIN_MOST, pause * 2 or _LOOK_AGAIN)
+            before, pending = pending, self._client.pending_data_size
+            # It only shrinks to nothing: what is there now was published since.
+            if pending < before:
+                return
+
+    async def _on_error(self, error: Exception) -> None:
+        if self._opening:
+            raise error
+        if self._ended or isinstance(error, OSError):
+            return
+        if not isinstance(error, NatsError):
+            log.error("nats broker %s: an answer failed", self._options.broker, exc_info=error)
+            return
+        text = server_text(error)
+        subject = denied_publish(text)
+        if subject is None:
+            self._note(error if denied_subscribe(text) else self._client.last_error)
+        elif self._listener is not None:
+            self._listener.publish_denied(subject)
+        if denied_subscribe(text):
+            # Without its inbox this connection would wait for answers that cannot come.
+            self._lose()
+
+    async def _on_closed(self) -> None:
+        if not is_denial(server_text(self._client.last_error)):
+            self._note(self._client.last_error)
+        self._lose()
+
+    def _note(self, error: Exception | None) -> None:
+        """Keep what the server said, if it did, for it closes the connection then."""
+        if not isinstance(error, NatsError) or isinstance(error, StaleConnectionError):
+            return
+        options = self._options
+        self._problem = server_problem(options.broker, options.login_setting, server_text(error))
+
+    def _lose(self) -> None:
+        """Tell the owner of an end that it did not ask for."""
+        listener = self._listener
+        self.abort()
+        # Ended first: what the listener does in answer must not write any more.
         if listener is not None:
             listener.connection_ended(self._problem)
 
-    def data_received(self, data: bytes) -> None:
-        """Called by the event loop."""
-        # Any byte is a sign of life, so a busy connection is never asked.
-        self._quiet = 0
-        if self._rest:
-            data = self._rest + data
-        try:
-            self._rest = data[self._take(data) :]
-        except (ValueError, IndexError, msgspec.MsgspecError):
-            self._problem = "it sent what is not the NATS protocol"
-            if self._transport is not None:
-                self._transport.abort()
-
-    def _take(self, data: bytes) -> int:
-        """Handle every whole operation in `data`; returns where the incomplete one begins."""
-        at = 0
-        while not self._ended:
-            end = data.find(CRLF, at)
-            if end < 0:
-                if len(data) - at > _MAX_LINE:
-                    raise ValueError
-                break
-            line = data[at:end]
-            if line.startswith((b"MSG ", b"HMSG ")):
-                after = self._take_message(line, data, end + 2)
-                if after < 0:
-                    break
-                at = after
-            else:
-                self._take_line(line)
-                at = end + 2
-        return at
-
-    def _take_message(self, line: bytes, data: bytes, start: int) -> int:
-        """Handle one message whose payload begins at `start`; returns its end, or -1."""
-        fields = line.split()
-        stop = start + int(fields[-1])
-        if len(data) < stop + 2:
-            return -1
-        # MSG subject sid [reply] bytes; HMSG has the header block's size before the whole size.
-        headed = line.startswith(b"H")
-        split = start + int(fields[-2]) if headed else start
-        reply = fields[3] if len(fields) == 5 + headed else b""
-        handler = self._handlers.get(int(fields[2]))
-        if handler is not None:
-            handler(fields[1], reply, data[start:split], data[split:stop])
-        return stop + 2
-
-    def _take_line(self, line: bytes) -> None:
-        if line.startswith(b"PONG"):
-            if self._pongs:
-                self._pongs.popleft()()
-        elif line.startswith(b"PING"):
-            self._write(PONG)
-        elif line.startswith(b"-ERR"):
-            self._take_error(line[4:].strip().strip(b"'").decode("utf-8", "replace"))
-        elif line.startswith(b"INFO "):
-            self.info = decode_info(line[5:])
-            if not self._greeting.done():
-                self._greeting.set_result(None)
-        elif not line.startswith(b"+OK"):
-            raise ValueError
-
-    def _take_error(self, text: str) -> None:
-        subject = denied_publish(text)
-        if subject is not None:
-            if self._listener is not None:
-                self._listener.publish_denied(subject)
-            return
-        self._problem = server_problem(self._options.broker, self._options.login_setting, text)
-        if not self._ready.done():
-            self._fail_opening(ServerError(text))
-        elif denied_subscribe(text) is not None and self._transport is not None:
-            # Without its inbox this connection would wait for answers that cannot come.
-            self._transport.abort()
-
-    def _fail_opening(self, error: Exception) -> None:
-        for future in (self._greeting, self._ready):
-            if not future.done():
-                future.set_exception(error)
-                future.exception()  # the other one is awaited
-
-    def _end(self) -> None:
-        self._ended = True
-        self._handlers.clear()
-        self._pongs.clear()
-        self._out.clear()
-        if self._ticker is not None:
-            self._ticker.cancel()
-
-    def _write(self, data: bytes) -> None:
-        # One system call for all that is written in one turn of the event loop.
-        if not self._out:
-            self._loop.call_soon(self._send)
-        self._out.append(data)
-
-    def _send(self) -> None:
-        out, self._out = self._out, []
-        if self._transport is not None and out and not self._ended:
-            self._transport.write(b"".join(out))
-
     def _tick(self) -> None:
         self._ticker = self._loop.call_later(_TICK, self._tick)
-        self._quiet = 0 if self._paused else self._quiet + 1
+        if self._client.is_closed:  # it does not say so when closing failed
+            self._lose()
+            return
+        heard, self._heard = self._heard, self._client.stats["in_msgs"]
+        self._quiet = 0 if heard != self._heard else self._quiet + 1
         if self._quiet == _PING_AFTER + 1:
             self.ping(_ignore)
         elif self._quiet == _SILENT_AFTER and self._listener is not None:
             self._listener.connection_silent("the server does not answer")
 
+    async def _close(self) -> None:
+        # Whatever closing fails with, the socket is gone already.
+        with contextlib.suppress(Exception):
+            async with asyncio.timeout(_CLOSE_WITHIN):
+                await self._client.close()
+        # Only now: a PONG for a ping that was cancelled would be an error in the read loop.
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def _keep(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
 
 def _ignore() -> None:
-    """A PONG that nobody waits for: the bytes themselves are the sign of life."""
+    """A PONG that nobody waits for is a sign of life."""
 
 
 async def connect(options: ClientOptions, server: Server) -> Connection:
@@ -336,7 +362,7 @@ async def connect(options: ClientOptions, server: Server) -> Connection:
         async with asyncio.timeout(CONNECT_WITHIN):
             await connection.open()
     except BaseException:
-        connection.abort()
+        await connection.close()
         raise
     return connection
 
@@ -353,20 +379,6 @@ async def connect_any(options: ClientOptions, servers: Sequence[Server]) -> Conn
         except CONNECT_ERRORS as error:
             errors.append(error)
     raise most_telling(errors)
-
-
-def discovered(connection: Connection) -> list[Server]:
-    """The addresses that a server told of its cluster, with the certificate name to expect."""
-    found = []
-    seed = connection.server
-    for address in connection.info.connect_urls:
-        host, _, port = address.rpartition(":")
-        host = host.strip("[]")
-        if not host or not port.isdigit():
-            continue
-        tls_host = seed.tls_host if _is_address(host) else host
-        found.append(msgspec.structs.replace(seed, host=host, port=int(port), tls_host=tls_host))
-    return found
 
 
 def _is_address(host: str) -> bool:

@@ -6,6 +6,8 @@ import socket
 import ssl
 
 import msgspec
+from nats.errors import AuthorizationError
+from nats.errors import Error as NatsError
 
 from gateway import GatewayError
 from gateway.brokers.base import BrokerError, BrokerOptionsError, Refused, Unavailable, Unknown
@@ -21,7 +23,9 @@ __all__ = [
     "connection_problem",
     "failure",
     "most_telling",
+    "refusal",
     "server_problem",
+    "server_text",
     "verdict_of",
 ]
 
@@ -128,6 +132,10 @@ _SERVER_WORDS = (
 
 _MAX_WORDS = 200
 
+# nats-py's words for a server that does not greet as one.
+_NO_INFO = "expecting INFO"
+_BAD_INFO = "json parse"
+
 # The first kind that fits, so a special error stands before its base.
 _CONNECTION_PROBLEMS: tuple[tuple[type[BaseException], str], ...] = (
     (
@@ -160,11 +168,26 @@ def connection_problem(broker: str, login: str, error: BaseException) -> str:
     return type(error).__name__
 
 
+def server_text(error: BaseException | None) -> str:
+    """What the server said, from the exception that nats-py made of it."""
+    if isinstance(error, AuthorizationError):
+        return "Authorization Violation"
+    return str(error).removeprefix("nats: ").strip("' \r\n")
+
+
+def refusal(error: NatsError) -> ServerError | ConnectionLost:
+    """Why nats-py could not log in: what the server said, or that it is none."""
+    text = server_text(error)
+    if _NO_INFO in text or _BAD_INFO in text:
+        return ConnectionLost("it closed the connection, or is not a NATS server")
+    return ServerError(text)
+
+
 def server_problem(broker: str, login: str, text: str) -> str:
     """What an `-ERR` of the server means for the operator."""
     subject = denied_subscribe(text)
     if subject is not None:
-        if subject.startswith("_INBOX."):
+        if subject.upper().startswith("_INBOX."):
             return "the login may not subscribe to _INBOX.>, where answers come; allow it"
         return f"the login may not subscribe to {subject}; allow it on the server"
     for words, problem in _SERVER_WORDS:

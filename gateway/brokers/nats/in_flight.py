@@ -11,22 +11,23 @@ class Entry:
     """One record on its way."""
 
     __slots__ = (
-        "attempts", "deadline", "denied", "expires", "future", "head", "message", "on_wire",
+        "attempts", "deadline", "denied", "expires", "future", "headers", "message", "on_wire",
         "size", "timer",
     )  # fmt: skip
 
     def __init__(
         self,
         message: Message,
-        head: bytes,
+        headers: dict[str, str],
+        size: int,
         deadline: float,
         expires: float,
         future: asyncio.Future[Receipt],
     ) -> None:
-        """`deadline` ends retries, `expires` the wait for an ack; both are loop times."""
+        """`size` is in bytes. `deadline` ends retries, `expires` the wait for an ack."""
         self.message = message
-        self.head = head
-        self.size = len(head) + len(message.value)
+        self.headers = headers
+        self.size = size
         self.deadline = deadline
         self.expires = expires
         self.future = future

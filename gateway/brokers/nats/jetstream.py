@@ -11,11 +11,12 @@ from functools import partial
 from typing import Any, TypeVar
 
 import msgspec
+from nats.aio.msg import Msg
 
 from gateway import GatewayError
 from gateway.brokers.nats.connection import Connection
 from gateway.brokers.nats.errors import ApiError, ConnectionLost
-from gateway.brokers.nats.protocol import NO_RESPONDERS, decode_head
+from gateway.brokers.nats.protocol import NO_RESPONDERS
 
 STREAM_NOT_FOUND = 10059
 
@@ -80,6 +81,11 @@ def new_inbox() -> str:
     return f"_INBOX.{secrets.token_urlsafe(_INBOX_BYTES)}."
 
 
+def nobody(msg: Msg) -> bool:
+    """Whether an answer is the server's: nobody listens where that was published."""
+    return not msg.data and (msg.headers or {}).get("Status") == NO_RESPONDERS
+
+
 class Requests:
     """Asks questions on one connection. Every wait is bounded by the caller's timeout, in seconds.
 
@@ -89,7 +95,7 @@ class Requests:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._prefix = new_inbox()
-        self._waiting: dict[bytes, tuple[str, asyncio.Future[bytes | None]]] = {}
+        self._waiting: dict[str, tuple[str, asyncio.Future[bytes | None]]] = {}
         self._count = 0
         self._subscribed = False
 
@@ -101,15 +107,15 @@ class Requests:
 
     def denied(self, subject: str) -> None:
         """End the questions to a subject that may not be published to."""
-        problem = f"the login may not publish to {subject}; allow it on the server"
         for asked, future in self._waiting.values():
-            if asked == subject and not future.done():
+            if asked.lower() == subject and not future.done():
+                problem = f"the login may not publish to {asked}; allow it on the server"
                 future.set_exception(ConnectionLost(problem))
 
     async def settled(self, timeout: float) -> None:
         """Wait until the server has handled all that was written before."""
         token, future = self._expect("")
-        self._connection.ping(partial(self._end, token.encode(), None))
+        self._connection.ping(partial(self._end, token, None))
         await self._answer(token, future, timeout)
 
     async def ask(self, subject: str, body: Any, timeout: float) -> bytes | None:
@@ -119,7 +125,7 @@ class Requests:
             self._subscribed = True
             self._connection.subscribe(f"{self._prefix}*", self._answered)
         payload = b"" if body is None else msgspec.json.encode(body)
-        self._connection.publish(subject, self._prefix + token, b"", payload)
+        self._connection.publish(subject, self._prefix + token, None, payload)
         return await self._answer(token, future, timeout)
 
     async def streams_of(self, subject: str, timeout: float) -> tuple[str, ...]:
@@ -172,7 +178,7 @@ class Requests:
         self._count += 1
         token = str(self._count)
         future: asyncio.Future[bytes | None] = asyncio.get_running_loop().create_future()
-        self._waiting[token.encode()] = (subject, future)
+        self._waiting[token] = (subject, future)
         return token, future
 
     async def _answer(
@@ -184,13 +190,12 @@ class Requests:
         except TimeoutError as error:
             raise ConnectionLost("no answer in time") from error
         finally:
-            del self._waiting[token.encode()]
+            del self._waiting[token]
 
-    def _answered(self, subject: bytes, _: bytes, head: bytes, value: bytes) -> None:
-        nobody = head and decode_head(head)[0] == NO_RESPONDERS
-        self._end(subject[len(self._prefix) :], None if nobody else value)
+    def _answered(self, msg: Msg) -> None:
+        self._end(msg.subject[len(self._prefix) :], None if nobody(msg) else msg.data)
 
-    def _end(self, token: bytes, answer: bytes | None) -> None:
+    def _end(self, token: str, answer: bytes | None) -> None:
         waiting = self._waiting.get(token)
         if waiting is not None and not waiting[1].done():
             waiting[1].set_result(answer)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import binascii
 import re
 import ssl
@@ -12,6 +11,7 @@ from urllib.parse import unquote, urlsplit
 
 import msgspec
 import nkeys
+from nats.aio.client import RawCredentials
 
 from gateway.brokers.base import BrokerOptionsError
 
@@ -22,9 +22,9 @@ CLIENT_NAME = "clerk-event-gateway"
 
 _PORT = 4222
 _SCHEMES = ("nats", "tls")
-_BLOCK = re.compile(
-    r"-+BEGIN (NATS USER JWT|USER NKEY SEED)-+\s+(\S+)\s+-+END (?:NATS USER JWT|USER NKEY SEED)-+"
-)
+_JWT = "NATS USER JWT"
+_SEED = "USER NKEY SEED"
+_BLOCK = re.compile(rf"-+BEGIN ({_JWT}|{_SEED})-+\s+(\S+)\s+-+END (?:{_JWT}|{_SEED})-+")
 _SEED_ERRORS = (nkeys.NkeysError, ValueError, binascii.Error)
 
 
@@ -71,32 +71,32 @@ class ClientOptions(msgspec.Struct, frozen=True):
                 return setting
         return "servers" if any(server.username for server in self.servers) else "username"
 
-    def login(self, server: Server, nonce: str) -> dict[str, str]:
-        """The fields of CONNECT that prove who we are to `server`.
+    def login(self, server: Server) -> dict[str, str | RawCredentials]:
+        """The arguments of nats-py's `connect` that prove who we are to `server`.
 
-        Files are read anew each time, so that rotated credentials count at the next connect.
-        Raises `BrokerOptionsError`.
+        Files are read anew each time, so that rotated credentials count at the next connect, and
+        here, so that a fault in one is told with its setting. Raises `BrokerOptionsError`.
         """
         if self.credentials_file:
-            jwt, seed = _read_credentials(self.broker, self.credentials_file)
-            setting = "credentials_file"
-            return {"jwt": jwt, "sig": _sign(self.broker, setting, seed, nonce)[1]} | self._token()
+            credentials = _read_credentials(self.broker, self.credentials_file)
+            return {"user_credentials": credentials} | self._token()
         if self.nkey_seed_file:
             setting = "nkey_seed_file"
             seed = _read(self.broker, setting, self.nkey_seed_file).strip()
-            key, signature = _sign(self.broker, setting, seed, nonce)
-            return {"nkey": key, "sig": signature} | self._token()
+            _check_seed(self.broker, setting, seed)
+            return {"nkeys_seed_str": seed} | self._token()
         if self.username:
-            return {"user": self.username, "pass": self.password} | self._token()
+            return {"user": self.username, "password": self.password}
         if self.token:
             return self._token()
+        # Not in the URL, where nats-py takes a percent sign as it stands.
         if server.username and server.password:
-            return {"user": server.username, "pass": server.password}
-        return {"auth_token": server.username} if server.username else {}
+            return {"user": server.username, "password": server.password}
+        return {"token": server.username} if server.username else {}
 
-    def _token(self) -> dict[str, str]:
-        # A token may stand beside another login: auth callouts use it.
-        return {"auth_token": self.token} if self.token else {}
+    def _token(self) -> dict[str, str | RawCredentials]:
+        # A token may stand beside a key: auth callouts use it.
+        return {"token": self.token} if self.token else {}
 
 
 def client_options(broker: str, config: NatsConfig) -> ClientOptions:
@@ -116,8 +116,8 @@ def client_options(broker: str, config: NatsConfig) -> ClientOptions:
         credentials_file=config.credentials_file or "",
         nkey_seed_file=config.nkey_seed_file or "",
     )
-    # Signs once for nothing, so that a file of no use stops the start.
-    options.login(options.servers[0], "nonce")
+    # Once for nothing, so that a file of no use stops the start.
+    options.login(options.servers[0])
     return options
 
 
@@ -146,21 +146,20 @@ def parse_server(broker: str, text: str) -> Server:
     )
 
 
-def _read_credentials(broker: str, path: str) -> tuple[str, str]:
-    """The JWT and the seed of a credentials file, as `nsc` writes it."""
-    blocks = dict(_BLOCK.findall(_read(broker, "credentials_file", path)))
-    if set(blocks) != {"NATS USER JWT", "USER NKEY SEED"}:
+def _read_credentials(broker: str, path: str) -> RawCredentials:
+    """The JWT and the seed of a credentials file of `nsc`, as strict as nats-py reads it."""
+    setting = "credentials_file"
+    blocks = dict(_BLOCK.findall(_read(broker, setting, path)))
+    if set(blocks) != {_JWT, _SEED}:
         problem = f"{path} is not a credentials file with a user JWT and an nkey seed"
-        raise BrokerOptionsError(broker, "credentials_file", problem)
-    return blocks["NATS USER JWT"], blocks["USER NKEY SEED"]
+        raise BrokerOptionsError(broker, setting, problem)
+    _check_seed(broker, setting, blocks[_SEED])
+    return RawCredentials("".join(f"-----BEGIN {name}-----\n{blocks[name]}\n" for name in blocks))
 
 
-def _sign(broker: str, setting: str, seed: str, nonce: str) -> tuple[str, str]:
-    """The public key of `seed` and the signature over the server's nonce."""
+def _check_seed(broker: str, setting: str, seed: str) -> None:
     try:
-        pair = nkeys.from_seed(bytearray(seed.encode()))
-        signature = base64.b64encode(pair.sign(nonce.encode())).decode()
-        return pair.public_key.decode(), signature
+        nkeys.from_seed(bytearray(seed.encode())).sign(b"")
     except _SEED_ERRORS as error:
         raise BrokerOptionsError(broker, setting, "holds no valid nkey seed (SU…)") from error
 

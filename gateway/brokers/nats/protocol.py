@@ -1,4 +1,4 @@
-"""The NATS client protocol as text: pure functions from values to bytes and back.
+"""What the NATS protocol demands of a record, and how a server says no: pure functions.
 
 https://docs.nats.io/reference/reference-protocols/nats-protocol
 """
@@ -6,51 +6,25 @@ https://docs.nats.io/reference/reference-protocols/nats-protocol
 from __future__ import annotations
 
 import re
-
-import msgspec
+from functools import lru_cache
 
 from gateway.brokers.base import Headers
-
-CRLF = b"\r\n"
-PING = b"PING\r\n"
-PONG = b"PONG\r\n"
 
 MAX_SUBJECT = 900
 """Characters, of up to 4 bytes. A control line above 4096 bytes closes the connection."""
 
-NO_RESPONDERS = 503
+NO_RESPONDERS = "503"
 
-_HEADER_LINE = b"NATS/1.0"
 _DEDUPE_HEADER = "Nats-Msg-Id"
+_AROUND_BLOCK = len("NATS/1.0\r\n" + "\r\n")
+_AROUND_HEADER = len(": \r\n")
 # No wildcards, no empty token, nothing that a server or a terminal takes as a separator.
 _PART = r"[^\s.*>\x00-\x20\x7f\ud800-\udfff]+"
 _SUBJECT = re.compile(rf"{_PART}(?:\.{_PART})*\Z")
-_DENIED_PUBLISH = re.compile(r"permissions violation for publish to \"(.+)\"", re.IGNORECASE)
-_DENIED_SUBSCRIBE = re.compile(
-    r"permissions violation for subscription to \"([^\"]+)\"", re.IGNORECASE
-)
-
-
-class ServerInfo(msgspec.Struct, frozen=True):
-    """What a server says of itself in INFO; fields that do not matter here are left out."""
-
-    version: str = ""
-    max_payload: int = 1_048_576
-    """Bytes of header block and value together."""
-    headers: bool = False
-    tls_required: bool = False
-    tls_available: bool = False
-    nonce: str = ""
-    connect_urls: tuple[str, ...] = ()
-    """Addresses of the cluster's servers, `host:port`."""
-
-
-_info_decoder = msgspec.json.Decoder(ServerInfo)
-
-
-def decode_info(line: bytes) -> ServerInfo:
-    """Decode the JSON of an INFO line. Raises `msgspec.MsgspecError`."""
-    return _info_decoder.decode(line)
+_HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_DENIAL = "permissions violation"
+_DENIED_PUBLISH = re.compile(rf"{_DENIAL} for publish to \"(.+)\"", re.IGNORECASE)
+_DENIED_SUBSCRIBE = re.compile(rf"{_DENIAL} for subscription to \"([^\"]+)\"", re.IGNORECASE)
 
 
 def is_publishable(subject: str) -> bool:
@@ -58,42 +32,35 @@ def is_publishable(subject: str) -> bool:
     return len(subject) <= MAX_SUBJECT and _SUBJECT.match(subject) is not None
 
 
-def encode_head(headers: Headers, dedupe_id: str) -> bytes | None:
-    """The header block of a record, `Nats-Msg-Id` included; None if a value would break it.
+def header_block(headers: Headers, dedupe_id: str) -> tuple[dict[str, str], int] | None:
+    """The headers of a record, `Nats-Msg-Id` included, and the bytes that they take.
 
+    None where nats-py could not send them as they are: a name that is no token or comes twice, a
+    line break. The bytes are counted before it takes blanks from the ends of values.
     https://docs.nats.io/reference/reference-protocols/nats-protocol#hpub
     """
-    lines = "".join([f"{name}: {value}\r\n" for name, value in headers])
-    block = f"NATS/1.0\r\n{lines}{_DEDUPE_HEADER}: {dedupe_id}\r\n\r\n"
-    if block.count("\n") != len(headers) + 3 or block.count("\r") != len(headers) + 3:
+    block = dict(headers)
+    if len(block) != len(headers):
+        return None
+    block[_DEDUPE_HEADER] = dedupe_id
+    text = "".join(block) + "".join(block.values())
+    if "\n" in text or "\r" in text or not all(map(_is_name, block)):
         return None
     try:
-        return block.encode()
+        size = len(text) if text.isascii() else len(text.encode())
     except UnicodeEncodeError:
         return None
+    return block, size + len(block) * _AROUND_HEADER + _AROUND_BLOCK
 
 
-def decode_head(block: bytes) -> tuple[int, Headers]:
-    """Split a header block into its inline status, 0 where it has none, and its headers."""
-    first, _, rest = block.partition(CRLF)
-    code = first[len(_HEADER_LINE) :].strip()[:3]
-    status = int(code) if code.isdigit() else 0
-    headers = []
-    for line in rest.split(CRLF):
-        name, colon, value = line.partition(b":")
-        if colon:
-            pair = (name.decode("ascii", "replace"), value.strip().decode("utf-8", "replace"))
-            headers.append(pair)
-    return status, tuple(headers)
+@lru_cache(maxsize=1024)
+def _is_name(name: str) -> bool:
+    return _HEADER_NAME.fullmatch(name) is not None
 
 
-def encode_publish(subject: str, reply: str, head: bytes, value: bytes) -> bytes:
-    """HPUB with the header block `head`, or PUB where that is empty."""
-    if not head:
-        line = f"PUB {subject} {reply} {len(value)}\r\n".encode()
-        return b"".join((line, value, CRLF))
-    line = f"HPUB {subject} {reply} {len(head)} {len(head) + len(value)}\r\n".encode()
-    return b"".join((line, head, value, CRLF))
+def is_denial(error: str) -> bool:
+    """Whether an `-ERR` is about permissions; every other one ends the connection."""
+    return _DENIAL in error.lower()
 
 
 def denied_publish(error: str) -> str | None:

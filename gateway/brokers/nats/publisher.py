@@ -14,18 +14,14 @@ from functools import partial
 from typing import Any
 
 import msgspec
+from nats.aio.msg import Msg
 
 from gateway.brokers.base import BrokerError, Message, Receipt, Refused, Unavailable
 from gateway.brokers.nats.connection import Connection
 from gateway.brokers.nats.errors import NO_ACK, ConnectionLost, Verdict, failure, verdict_of
 from gateway.brokers.nats.in_flight import Entry, InFlight, failed
-from gateway.brokers.nats.jetstream import ApiRefused, PubAck, Requests, new_inbox
-from gateway.brokers.nats.protocol import (
-    NO_RESPONDERS,
-    decode_head,
-    encode_head,
-    is_publishable,
-)
+from gateway.brokers.nats.jetstream import ApiRefused, PubAck, Requests, new_inbox, nobody
+from gateway.brokers.nats.protocol import header_block, is_publishable
 
 _SWEEP_EVERY = 0.25
 _RETRY_FIRST = 0.05
@@ -75,6 +71,7 @@ class Publisher:
         self._inbox = new_inbox()
         self._batch: list[tuple[int, int]] = []
         self._denied: set[str] = set()
+        """In lower case, as nats-py tells them; two that differ only in case count as one."""
         self._asking: dict[str, list[int]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._retired = False
@@ -83,8 +80,8 @@ class Publisher:
 
     @property
     def idle(self) -> bool:
-        """Whether it is of no more use: it takes nothing and waits for nothing."""
-        return self._retired and not self._pending
+        """Whether it is of no more use: it takes nothing, waits for nothing, and is closed."""
+        return self._retired and not self._pending and self._connection.closed
 
     async def open(self, timeout: float) -> None:
         """Begin: subscribe to the acks and wait until the server has taken that.
@@ -101,10 +98,12 @@ class Publisher:
         """See `Broker.publish`."""
         if not is_publishable(message.destination):
             return self._reject(message, _INVALID_DESTINATION)
-        head = encode_head(message.headers, message.dedupe_id)
-        if head is None:
-            return self._reject(message, _INVALID_RECORD, "a header with a line break")
-        size = len(head) + len(message.value)
+        block = header_block(message.headers, message.dedupe_id)
+        if block is None:
+            detail = "a header with a line break, a name that is no token, or a name twice"
+            return self._reject(message, _INVALID_RECORD, detail)
+        headers, size = block
+        size += len(message.value)
         if size > self._connection.max_payload:
             limit = f"max_payload of the server is {self._connection.max_payload} bytes"
             return self._reject(message, _TOO_LARGE, limit)
@@ -113,7 +112,7 @@ class Publisher:
         # No suspension from here to the wire: that keeps the order of the calls.
         expires = self._loop.time() + self._request_timeout
         future: asyncio.Future[Receipt] = self._loop.create_future()
-        entry = Entry(message, head, deadline, expires, future)
+        entry = Entry(message, headers, size, deadline, expires, future)
         self._in_flight.admit(entry)
         self._last_token = token = self._last_token + 1
         self._pending[token] = entry
@@ -140,6 +139,11 @@ class Publisher:
         for task in self._tasks:
             task.cancel()
 
+    async def close(self) -> None:
+        """`abandon`, and wait until the connection is closed, for less than a second."""
+        self.abandon("the gateway is shutting down")
+        await self._connection.close()
+
     def connection_ended(self, problem: str) -> None:
         """See `Listener`."""
         told = self._retired
@@ -164,9 +168,9 @@ class Publisher:
         message = entry.message
         if self._jetstream:
             reply = f"{self._inbox}{token}"
-            self._connection.publish(message.destination, reply, entry.head, message.value)
+            self._connection.publish(message.destination, reply, entry.headers, message.value)
             return
-        self._connection.publish(message.destination, "", entry.head, message.value)
+        self._connection.publish(message.destination, "", entry.headers, message.value)
         if not self._batch:
             self._loop.call_soon(self._flush)
         self._batch.append((token, entry.attempts))
@@ -183,20 +187,20 @@ class Publisher:
             if entry is not None and entry.on_wire and entry.attempts == attempt:
                 self._settle(token, Receipt(entry.message.destination))
 
-    def _acked(self, subject: bytes, _: bytes, head: bytes, value: bytes) -> None:
+    def _acked(self, msg: Msg) -> None:
         # Whoever listens on the subject may answer here too, so nothing about it is trusted.
         try:
-            token = int(subject[len(self._inbox) :])
+            token = int(msg.subject[len(self._inbox) :])
         except ValueError:
             return
         entry = self._pending.get(token)
         if entry is None:
             return  # given up already
-        if head and decode_head(head)[0] == NO_RESPONDERS:
+        if nobody(msg):
             self._no_responders(token, entry)
             return
         try:
-            ack = _ack_decoder.decode(value)
+            ack = _ack_decoder.decode(msg.data)
         except msgspec.MsgspecError:
             return  # some other listener's answer, and no ack: that is still to come
         if ack.error is not None:
@@ -256,7 +260,7 @@ class Publisher:
         if not denied:
             return
         for token, entry in list(self._pending.items()):
-            if entry.message.destination not in denied or not entry.on_wire:
+            if entry.message.destination.lower() not in denied or not entry.on_wire:
                 continue
             entry.on_wire = False
             if entry.denied or self._retired:

@@ -23,9 +23,9 @@ class Session:
         """Connect to one of the servers. Raises what `errors.CONNECT_ERRORS` lists."""
         return cls(await connect_any(options, options.servers))
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Disconnect."""
-        self.connection.abort()
+        await self.connection.close()
 
     def connection_ended(self, problem: str) -> None:
         """See `Listener`."""

@@ -9,13 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import secrets
 from collections import deque
 from collections.abc import AsyncGenerator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from gateway.brokers.base import Arrival, Headers, Need, Unavailable
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+
+from gateway.brokers.base import Arrival, Need, Unavailable
 from gateway.brokers.nats.errors import (
     CONNECT_ERRORS,
     ConnectionLost,
@@ -25,12 +29,13 @@ from gateway.brokers.nats.errors import (
 )
 from gateway.brokers.nats.jetstream import ApiRefused, new_inbox
 from gateway.brokers.nats.options import ClientOptions, client_options
-from gateway.brokers.nats.protocol import decode_head
 from gateway.brokers.nats.session import Session
 from gateway.brokers.nats.subjects import distinct, filter_of
 
 if TYPE_CHECKING:
     from gateway.config.models import NatsConfig
+
+log = logging.getLogger("gateway.brokers")
 
 _ANSWER_WITHIN = 2.0
 _HEARTBEAT = 2.0
@@ -40,7 +45,7 @@ _KEPT_FOR = 30.0
 _MOST_WAITING = 1000
 _MOST_WAITING_BYTES = 16 * 1024 * 1024
 _NANOSECONDS = 1_000_000_000
-_CONTROL = 100
+_CONTROL = "100"
 _STANDING = Arrival("", "", b"", ())
 _ACK_TOKENS = 9
 """`$JS.ACK.<stream>.<consumer>.<deliveries>.<stream seq>.<consumer seq>.<time>.<pending>`"""
@@ -49,10 +54,7 @@ _ACK_TOKENS = 9
 class _Delivery(NamedTuple):
     """A message as it came; `consumer` is None for a plain subscription."""
 
-    subject: str
-    reply: str
-    head: bytes
-    value: bytes
+    msg: Msg
     consumer: _Consumer | None
     consumer_name: str
 
@@ -64,7 +66,7 @@ class _Consumer:
         self.stream = stream
         self.filters = filters
         self.name = ""
-        self.sid = 0
+        self.subscription: Subscription | None = None
         self.stream_seq = 0
         self.consumer_seq = 0
         self.heard = 0.0
@@ -127,7 +129,7 @@ async def _follow(
                 for arrival in await tail.next():
                     yield arrival
         finally:
-            session.close()
+            await session.close()
     except (*CONNECT_ERRORS, ApiRefused) as error:
         problem = str(error)
         if not isinstance(error, ApiRefused):
@@ -149,9 +151,7 @@ class _Tail:
         self._consumers: list[_Consumer] = []
         self._waiting: deque[_Delivery] = deque()
         self._waiting_bytes = 0
-        self._paused = False
-        self._asking = True
-        """A question is open, whose answer comes on the same socket as the records."""
+        self._dropped = False
         self._wake = asyncio.Event()
         self._ended.add_done_callback(lambda _: self._wake.set())
 
@@ -168,7 +168,6 @@ class _Tail:
             self._consumers.append(consumer)
             await self._consume(consumer)
         await self._requests.settled(_ANSWER_WITHIN)
-        self._asking = False
 
     async def next(self) -> list[Arrival]:
         """Wait for the next arrivals. Raises `ConnectionLost` and `ApiRefused`."""
@@ -185,13 +184,7 @@ class _Tail:
             if arrival is not None:
                 arrivals.append(arrival)
         self._waiting_bytes = 0
-        self._resume()
         return arrivals
-
-    def _resume(self) -> None:
-        if self._paused:
-            self._paused = False
-            self._connection.resume_reading()
 
     async def _streams(self, filters: Sequence[str]) -> dict[str, list[str]]:
         found: dict[str, list[str]] = {}
@@ -201,12 +194,12 @@ class _Tail:
         return found
 
     async def _consume(self, consumer: _Consumer) -> None:
-        if consumer.sid:
-            self._connection.unsubscribe(consumer.sid)
+        if consumer.subscription is not None:
+            self._connection.unsubscribe(consumer.subscription)
         inbox = f"{new_inbox()}deliver"
         settings = consumer.settings(inbox)
         consumer.heard = self._loop.time()
-        consumer.sid = self._connection.subscribe(
+        consumer.subscription = self._connection.subscribe(
             inbox, partial(self._came, consumer, consumer.name)
         )
         await self._requests.create_consumer(consumer.stream, settings, _ANSWER_WITHIN)
@@ -214,71 +207,60 @@ class _Tail:
     async def _renew_the_missing(self) -> None:
         for consumer in self._consumers:
             if self._loop.time() - consumer.heard > _MISSED_AFTER:
-                await self._renew(consumer)
+                await self._consume(consumer)
 
-    async def _renew(self, consumer: _Consumer) -> None:
-        self._asking = True
-        self._resume()
-        try:
-            await self._consume(consumer)
-        finally:
-            self._asking = False
-
-    def _came(
-        self,
-        consumer: _Consumer | None,
-        name: str,
-        subject: bytes,
-        reply: bytes,
-        head: bytes,
-        value: bytes,
-    ) -> None:
+    def _came(self, consumer: _Consumer | None, name: str, msg: Msg) -> None:
+        size = len(msg.data)
         if consumer is not None:
             consumer.heard = self._loop.time()
-        self._waiting.append(
-            _Delivery(subject.decode(), reply.decode(), head, value, consumer, name)
-        )
-        self._waiting_bytes += len(head) + len(value)
-        full = len(self._waiting) > _MOST_WAITING or self._waiting_bytes > _MOST_WAITING_BYTES
-        if full and not self._asking:
-            self._paused = True
-            self._connection.pause_reading()
+        elif self._is_full(size):
+            self._drop()
+            return
+        self._waiting.append(_Delivery(msg, consumer, name))
+        self._waiting_bytes += size
         self._wake.set()
 
+    def _is_full(self, size: int) -> bool:
+        # A consumer's deliveries are bounded by its flow control: 32 MiB are not answered at most.
+        return (
+            len(self._waiting) >= _MOST_WAITING or self._waiting_bytes + size > _MOST_WAITING_BYTES
+        )
+
+    def _drop(self) -> None:
+        if not self._dropped:
+            log.warning("nats broker %s: tail is too slow; records are left out", self._broker)
+        self._dropped = True
+
     async def _read(self, delivery: _Delivery) -> Arrival | None:
-        consumer = delivery.consumer
-        status, headers = decode_head(delivery.head) if delivery.head else (0, ())
+        msg, consumer = delivery.msg, delivery.consumer
         if consumer is None:
-            return self._arrival(delivery, headers)
+            return self._arrival(msg)
         if delivery.consumer_name != consumer.name:
             return None  # from the consumer before this one: it comes again
-        if status == _CONTROL:
-            answer_to = delivery.reply or dict(headers).get("Nats-Consumer-Stalled", "")
+        headers = msg.headers or {}
+        if not msg.data and headers.get("Status") == _CONTROL:
+            answer_to = msg.reply or headers.get("Nats-Consumer-Stalled", "")
             if answer_to:
-                self._connection.publish(answer_to, "", b"", b"")
+                self._connection.publish(answer_to, "", None, b"")
             return None
-        stream_seq, consumer_seq = _sequences(delivery.reply)
+        stream_seq, consumer_seq = _sequences(msg.reply)
         # Deliveries have no gap; one means that the server gave some up for us.
         if consumer_seq != consumer.consumer_seq + 1:
-            await self._renew(consumer)
+            await self._consume(consumer)
             return None
         consumer.consumer_seq, consumer.stream_seq = consumer_seq, stream_seq
-        return self._arrival(delivery, headers, consumer.stream, stream_seq)
+        return self._arrival(msg, consumer.stream, stream_seq)
 
     def _arrival(
-        self,
-        delivery: _Delivery,
-        headers: Headers,
-        stream: str | None = None,
-        seq: int | None = None,
+        self, msg: Msg, stream: str | None = None, seq: int | None = None
     ) -> Arrival | None:
-        if not any(_wanted(need, delivery.subject) for need in self._needs):
+        if not any(_wanted(need, msg.subject) for need in self._needs):
             return None
         return Arrival(
             broker=self._broker,
-            destination=delivery.subject,
-            value=delivery.value,
-            headers=headers,
+            destination=msg.subject,
+            value=msg.data,
+            headers=tuple((msg.headers or {}).items()),
             stream=stream,
             seq=seq,
         )
