@@ -7,6 +7,9 @@ keep as many records outstanding as a gateway with that many open connections wo
 publishes, awaits the ack, and publishes again. The record has 1 kB and the headers that an event
 has. Only the CPU of this process is counted, so a server on the same machine does not blur the
 figure.
+
+On one core of a small cloud machine: `js.publish` 50 us, ours 36 us with JetStream and 33 us
+without. More than half of ours is nats-py's writing of fifteen headers.
 """
 
 from __future__ import annotations

@@ -80,7 +80,7 @@ class _Check:
         self._needs = needs
         self._requests = session.requests
         self._max_payload = session.connection.max_payload
-        self._version = session.connection.version
+        self._version = ".".join(map(str, session.connection.version))
         self._streams: dict[str, StreamConfigView] = {}
 
     async def findings(self) -> list[Finding]:

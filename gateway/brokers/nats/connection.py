@@ -16,8 +16,12 @@ What nats-py 2.16 does by itself that this package cannot have, and what is done
   `rtt` is used instead, once all is written, and is never let time out.
 - Acks are dropped when a subscription's queue is full: here it has no limit. Its callbacks never
   wait, so it holds what one read of the socket brings.
+- `js.publish` sets up a future, a timer and an error path per record, and `publish_async` never
+  resolves on a negative ack (nats-io/nats.py#985): `publisher` reads acks from an inbox of its own.
 - It looks for a silent server every two minutes: `_tick` does so within seconds.
-- Closing waits for a peer that no longer reads, and leaves tasks behind when it fails: `_close`.
+- Closing waits for a peer that no longer reads, and when it fails, tells nobody and leaves tasks
+  behind: the socket is dropped first (`client`), the tasks are ended (`_close`), and `_tick` looks.
+- It gives the text of an error in lower case: subjects are compared so.
 - Headers are not counted against `max_payload`, which closes the connection: see `protocol`.
 """
 
@@ -121,10 +125,13 @@ class Connection:
         return self._client.max_payload
 
     @property
-    def version(self) -> str:
-        """The server's version."""
+    def version(self) -> tuple[int, ...]:
+        """The server's version; empty where it tells none that can be read."""
         version = self._client.connected_server_version
-        return f"{version.major}.{version.minor}.{version.patch}"
+        try:
+            return version.major, version.minor, version.patch
+        except ValueError:
+            return ()
 
     async def open(self) -> None:
         """Connect and log in. Raises what `errors.CONNECT_ERRORS` lists."""
@@ -243,8 +250,7 @@ class Connection:
         self._check_tls()
         if not self._client.is_connected:
             raise ConnectionLost(self._problem)
-        version = self._client.connected_server_version
-        if (version.major, version.minor) < _HEADERS_SINCE:
+        if self.version and self.version < _HEADERS_SINCE:
             raise ConnectionLost("the server is too old: it knows no headers")
 
     def _run(self, call: Coroutine[Any, Any, T]) -> T | None:
@@ -292,25 +298,31 @@ class Connection:
             return
         text = server_text(error)
         subject = denied_publish(text)
-        if subject is None:
-            self._note(error if denied_subscribe(text) else self._client.last_error)
-        elif self._listener is not None:
+        if subject is not None and self._listener is not None:
             self._listener.publish_denied(subject)
-        if denied_subscribe(text):
+        elif denied_subscribe(text) is not None:
             # Without its inbox this connection would wait for answers that cannot come.
+            self._problem = self._words(text)
             self._lose()
+        else:
+            self._note()
 
     async def _on_closed(self) -> None:
-        if not is_denial(server_text(self._client.last_error)):
-            self._note(self._client.last_error)
+        self._note()
         self._lose()
 
-    def _note(self, error: Exception | None) -> None:
-        """Keep what the server said, if it did, for it closes the connection then."""
-        if not isinstance(error, NatsError) or isinstance(error, StaleConnectionError):
+    def _note(self) -> None:
+        """Keep what the server said before it closed the connection, if it did."""
+        error = self._client.last_error
+        text = server_text(error)
+        # A refused publish is not why; nor is what nats-py makes of a socket that is closed.
+        if isinstance(error, StaleConnectionError) or is_denial(text):
             return
-        options = self._options
-        self._problem = server_problem(options.broker, options.login_setting, server_text(error))
+        if isinstance(error, NatsError):
+            self._problem = self._words(text)
+
+    def _words(self, text: str) -> str:
+        return server_problem(self._options.broker, self._options.login_setting, text)
 
     def _lose(self) -> None:
         """Tell the owner of an end that it did not ask for."""

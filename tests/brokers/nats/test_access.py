@@ -54,6 +54,16 @@ async def test_a_token_and_a_login_in_the_url(new_nats: NewNats, start: Starter)
     assert await in_setting.outcome("s") == await in_url.outcome("s") == "Receipt"
 
 
+async def test_marks_in_the_login_of_a_url(new_nats: NewNats, start: Starter) -> None:
+    users = [{"user": "a b", "password": "p@s/%"}]
+    server = await asyncio.to_thread(new_nats, options={"authorization": {"users": users}})
+    login = server.url.replace("//", "//a%20b:p%40s%2F%25@")
+
+    under_test = await start(login, streams=STREAM)
+
+    assert await under_test.outcome("s") == "Receipt"
+
+
 async def test_an_nkey(new_nats: NewNats, start: Starter, tmp_path: Path) -> None:
     options, seed = nkey_access(tmp_path)
     server = await asyncio.to_thread(new_nats, options=options)
@@ -161,6 +171,27 @@ async def test_an_unknown_authority_and_no_tls_are_told(
     told = [record.getMessage() for record in caplog.records]
     assert sum("not trusted; check brokers.bus.tls.ca_file" in message for message in told) == 2
     assert sum("it offers no TLS" in message for message in told) == 1
+
+
+@pytest.mark.parametrize("login", [{"token": SECRET}, {"username": "u", "password": SECRET}])
+async def test_no_secret_goes_out_where_tls_is_wanted_and_not_offered(
+    start: Starter, certificates: Certificates, login: dict[str, str]
+) -> None:
+    heard = []
+
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b'INFO {"version":"2.12.0","headers":true,"auth_required":true}\r\n')
+        heard.append(await reader.read())
+        writer.close()
+
+    async with await asyncio.start_server(greet, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        tls = {"ca_file": str(certificates.ca)}
+        under_test = await start(f"127.0.0.1:{port}", until=State.DOWN, tls=tls, **login)
+        await under_test.broker.close(1)
+        await wait_for(lambda: bool(heard))
+
+    assert set(heard) == {b""}
 
 
 async def test_a_login_that_may_not_subscribe_to_its_inbox_is_told(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import time
 from collections.abc import Callable
@@ -13,6 +14,9 @@ import uvloop
 
 from gateway.brokers.base import State
 from gateway.brokers.nats import NatsBroker
+from gateway.brokers.nats.connection import Connection, connect
+from gateway.brokers.nats.errors import ConnectionLost
+from gateway.brokers.nats.options import client_options
 from gateway.config.models import NatsConfig
 from tests.brokers.nats.conftest import Starter
 from tests.brokers.nats.support import (
@@ -207,6 +211,7 @@ async def test_close_does_not_wait_for_a_frozen_server(
 ) -> None:
     under_test = await start(own_nats.url, streams=STREAM)
     own_nats.pause()
+    before = asyncio.all_tasks()
     # More than a socket takes, so that closing would have to wait for a reader.
     sent = [under_test.publish("s", b"x" * 500_000) for _ in range(40)]
     loop = asyncio.get_running_loop()
@@ -216,6 +221,75 @@ async def test_close_does_not_wait_for_a_frozen_server(
 
     assert loop.time() - began < 1.5
     assert {await outcome(future) for future in sent} == {"Unknown(no_ack)"}
+    assert asyncio.all_tasks() < before
+    assert asyncio.current_task() in asyncio.all_tasks()
+
+
+async def test_a_server_killed_under_a_backlog_is_told_in_words_only(
+    own_nats: NatsServer, start: Starter, caplog: pytest.LogCaptureFixture
+) -> None:
+    under_test = await start(own_nats.url, streams=STREAM)
+    own_nats.pause()
+    sent = [under_test.publish("s", b"x" * 500_000) for _ in range(40)]
+    await asyncio.sleep(0.05)
+    sent += [under_test.publish("s") for _ in range(40)]
+    own_nats.kill()
+
+    assert {await outcome(future) for future in sent} == {"Unknown(no_ack)"}
+    await under_test.broker.close(1)
+    gc.collect()
+    assert {record.name for record in caplog.records} == {"gateway.brokers"}
+    assert not [record for record in caplog.records if record.exc_info]
+
+
+async def test_a_server_that_hangs_up_instead_of_logging_us_in_is_no_connection() -> None:
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b'INFO {"version":"2.12.0","headers":true}\r\n')
+        await reader.readuntil(b"PING\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as server:
+        with pytest.raises(ConnectionLost, match="the server closed it"):
+            await connect_to(server)
+
+
+async def connect_to(server: asyncio.Server) -> Connection:
+    """Connect to a server of the test's own."""
+    port = server.sockets[0].getsockname()[1]
+    config = NatsConfig(kind="nats", servers=(f"127.0.0.1:{port}",))
+    options = client_options("bus", config)
+    return await connect(options, options.servers[0])
+
+
+async def test_a_ping_never_overtakes_what_was_published_before_it() -> None:
+    read_on = asyncio.Event()
+    heard = bytearray()
+
+    async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b'INFO {"version":"2.12.0","headers":true,"max_payload":9000000}\r\n')
+        await reader.readuntil(b"PING\r\n")
+        writer.write(b"PONG\r\n")
+        await read_on.wait()
+        while not heard.endswith(b"PING\r\n"):
+            heard.extend(await reader.read(1_000_000))
+        writer.write(b"PONG\r\n")
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(listen, "127.0.0.1", 0) as server:
+        connection = await connect_to(server)
+        # More than a socket takes, so that what comes next stays pending.
+        connection.publish("first", "", None, b"x" * 8_000_000)
+        await asyncio.sleep(0.05)
+        connection.publish("last", "", None, b"")
+        answered = asyncio.Event()
+        connection.ping(answered.set)
+        await asyncio.sleep(0.05)
+        read_on.set()
+        await asyncio.wait_for(answered.wait(), 10)
+        await connection.close()
+
+    assert heard.endswith(b"PUB last  0\r\n\r\nPING\r\n")
 
 
 async def test_close_without_a_start_and_while_connecting(start: Starter, tmp_path: Path) -> None:

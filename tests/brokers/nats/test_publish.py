@@ -262,21 +262,22 @@ async def test_only_a_puback_is_an_ack(
 
 
 DENY = {"authorization": {"users": [{"user": "u", "password": "p", "permissions": {
-    "publish": {"deny": ["secret.>"]}
+    "publish": {"deny": ["secret.>", "Secret.>"]}
 }}]}}  # fmt: skip
 ALLOW = {"authorization": {"users": [{"user": "u", "password": "p"}]}}
 
 
+@pytest.mark.parametrize("subject", ["secret.a", "Secret.A"])
 @pytest.mark.parametrize("jetstream", [True, False])
 async def test_a_denied_subject_is_refused_after_a_second_try(
-    new_nats: NewNats, start: Starter, jetstream: bool
+    new_nats: NewNats, start: Starter, jetstream: bool, subject: str
 ) -> None:
     server = await asyncio.to_thread(new_nats, options=DENY)
     login = {"username": "u", "password": "p"}
     streams = [{"name": "S", "subjects": ["open", "secret.>"]}]
     under_test = await start(server.url, **login, jetstream=jetstream, streams=streams)
 
-    denied = [under_test.publish("secret.a") for _ in range(3)]
+    denied = [under_test.publish(subject) for _ in range(3)]
     allowed = await under_test.outcome("open")
 
     assert allowed == "Receipt"
