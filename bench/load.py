@@ -13,6 +13,7 @@ import json
 import sys
 import time
 from collections import Counter
+from functools import partial
 from typing import cast
 from urllib.parse import urlsplit
 
@@ -73,7 +74,7 @@ class Connection(asyncio.Protocol):
         self._run.statuses[head[9:12].decode()] += 1
         self._send()
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, _: Exception | None) -> None:
         self._run.lost += 1
 
     def _send(self) -> None:
@@ -113,9 +114,7 @@ async def main(url: str, secret: str, connections: int, seconds: float, size: in
     loop = asyncio.get_running_loop()
     for at in range(connections):
         await loop.create_connection(
-            lambda at=at: Connection(run, at),
-            parts.hostname,
-            parts.port,  # type: ignore[misc]  # a default argument
+            partial(Connection, run, at), parts.hostname or "", parts.port or 80
         )
     async with asyncio.timeout(seconds + 30):
         await run.done.wait()
