@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,9 @@ from typing import Any
 import pytest
 
 from tests.e2e.gateway_process import GatewayProcess
+from tests.e2e.readback import create_stream
+from tests.e2e.rows import LETTERS, MAX_PAYLOAD, STREAM, Bus
+from tests.servers.nats import NatsServer
 
 Start = Callable[..., GatewayProcess]
 
@@ -42,3 +46,12 @@ def _gateways(directory: Path) -> Iterator[Start]:
     finally:
         for gateway in made:
             gateway.kill()
+
+
+@pytest.fixture(scope="module")
+def bus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bus]:
+    """Give the broker of the contract's rows, for one module."""
+    options = {"max_payload": MAX_PAYLOAD}
+    with NatsServer(tmp_path_factory.mktemp("nats"), options=options) as server:
+        asyncio.run(create_stream(server.url, STREAM, "rows.>", LETTERS))
+        yield Bus(server.url)

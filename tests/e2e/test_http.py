@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,76 +13,14 @@ import pytest
 from tests.e2e.client import Client, event, new_id, signed
 from tests.e2e.conftest import Start
 from tests.e2e.gateway_process import OTHER_SECRET, PATH, GatewayProcess
-from tests.e2e.readback import create_stream, stream_count, stream_messages
-from tests.servers.nats import NatsServer
-from tests.servers.process import free_port
-
-MAX_BODY = 128 * 1024
-MAX_PAYLOAD = 64 * 1024
-"""Of the broker: what is larger and below `max_body` is refused by it."""
-STREAM = "rows"
-LETTERS = "letters.all"
-RETRY_AFTER = "5"
-
-
-@dataclass(frozen=True)
-class Bus:
-    """The broker of this module and its stream, which takes `rows.>` and the dead letters."""
-
-    url: str
-
-    async def count(self) -> int:
-        return await stream_count(self.url, STREAM)
-
-
-@pytest.fixture(scope="module")
-def bus(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    options = {"max_payload": MAX_PAYLOAD}
-    with NatsServer(tmp_path_factory.mktemp("nats"), options=options) as server:
-        asyncio.run(create_stream(server.url, STREAM, "rows.>", LETTERS))
-        yield Bus(server.url)
-
-
-def config(bus: Bus, **more: Any) -> dict[str, Any]:
-    """Routes whose targets take all, refuse all, or are away, by entity."""
-
-    def route(entity: str, broker: str, **target: str) -> dict[str, Any]:
-        targets = [{"broker": broker, **target}]
-        return {"name": entity, "events": [f"{entity}.*"], "targets": targets}
-
-    return {
-        "server": {"max_body": MAX_BODY, "deadline": "3s"},
-        "sources": {
-            "clerk": {},
-            "closed": {"path": "/closed", "allow_from": ["203.0.113.0/24"]},
-            "aborting": {"path": "/aborting", "abort_permanent": True},
-            "other": {"path": "/other", "kind": "svix"},
-        },
-        "brokers": {
-            "bus": {"kind": "nats", "servers": [bus.url]},
-            "away": {"kind": "kafka", "servers": [f"127.0.0.1:{free_port()}"]},
-        },
-        "routes": [
-            route("user", "bus", subject="rows.{type}"),
-            route("organization", "bus", subject="rows.{data.missing}"),
-            route("session", "away", topic="sessions"),
-            route("role", "bus", subject="nowhere.{type}"),
-        ],
-        **more,
-    }
+from tests.e2e.readback import stream_messages
+from tests.e2e.rows import MAX_BODY, STREAM, Bus, config
 
 
 @pytest.fixture(scope="module")
 def plain(module_gateways: Start, bus: Bus) -> GatewayProcess:
     """Give a gateway without a dead letter, `unmatched: accept`."""
     return module_gateways(config(bus))
-
-
-@pytest.fixture(scope="module")
-def lettering(module_gateways: Start, bus: Bus) -> GatewayProcess:
-    """Give a gateway that keeps what is refused and what no route takes."""
-    letter = {"dead_letter": {"broker": "bus", "subject": LETTERS}}
-    return module_gateways(config(bus, delivery=letter, unmatched="dead_letter"))
 
 
 @pytest.fixture(scope="module")
@@ -334,86 +271,7 @@ async def test_abort_permanent_ends_the_retries_of_what_is_proven(client: Client
     assert "webhook-delivery" not in forged.headers
 
 
-# --- a target that cannot, or will not
-
-
-async def test_a_broker_that_is_down(client: Client, bus: Bus) -> None:
-    body, before = event("session.created"), await bus.count()
-    async with client.counting(("clerk", "failed", "broker_down")):
-        answer = await client.post(body)
-    assert answer.word == (503, "failed")
-    assert answer.headers["retry-after"] == RETRY_AFTER
-    assert answer.body["targets"] == [
-        {
-            "route": "session",
-            "broker": "away",
-            "topic": "sessions",
-            "status": "failed",
-            "reason": "broker_down",
-        }
-    ]
-    assert answer.seconds < 1
-    assert await bus.count() == before
-
-
-REFUSED = [
-    pytest.param("organization.created", 0, "expression", id="expression"),
-    pytest.param("user.updated", 90_000, "too_large", id="too-large"),
-    pytest.param("role.created", 0, "no_stream", id="no-stream"),
-]
-
-
-@pytest.mark.parametrize(("event_type", "size", "reason"), REFUSED)
-async def test_refused_for_good_without_a_dead_letter(
-    client: Client, bus: Bus, event_type: str, size: int, reason: str
-) -> None:
-    body, before = event(event_type, size), await bus.count()
-    async with client.counting(("clerk", "failed", reason)):
-        answer = await client.post(body)
-    assert answer.word == (503, "failed")
-    assert answer.headers["retry-after"] == RETRY_AFTER
-    assert answer.body["reason"] == reason
-    assert [target["reason"] for target in answer.body["targets"]] == [reason]
-    assert await bus.count() == before
-
-
-@pytest.mark.parametrize(
-    ("event_type", "reason", "target"),
-    [
-        pytest.param("organization.created", "expression", "bus/rows.", id="expression"),
-        pytest.param("role.created", "no_stream", "bus/nowhere.role.created", id="no-stream"),
-        pytest.param("sms.created", "unmatched", "", id="unmatched"),
-    ],
-)
-async def test_dead_lettered(
-    lettering: GatewayProcess, bus: Bus, event_type: str, reason: str, target: str
-) -> None:
-    body = event(event_type)
-    headers = signed(body)
-    async with Client(lettering) as client:
-        await client.until_ready("degraded")
-        async with client.counting(("clerk", "dead_lettered", reason)):
-            answer = await client.post(body, headers)
-    assert answer.word == (200, "dead_lettered"), answer.raw
-    assert [one["status"] for one in answer.body["targets"]] == ["dead_lettered"]
-    letter = (await stream_messages(bus.url, STREAM))[-1]
-    assert (letter.subject, letter.data) == (LETTERS, body)
-    assert letter.headers["gateway-dead-letter-reason"] == reason
-    assert letter.headers["gateway-dead-letter-target"].startswith(target)
-    assert letter.headers["gateway-dead-letter-detail"]
-    assert letter.headers["svix-id"] == headers["svix-id"]
-    assert letter.headers["svix-signature"] == headers["svix-signature"]
-
-
-async def test_a_letter_that_is_refused_itself(lettering: GatewayProcess, bus: Bus) -> None:
-    before = await bus.count()
-    async with Client(lettering) as client:
-        await client.until_ready("degraded")
-        async with client.counting(("clerk", "failed", "dead_letter_refused")):
-            answer = await client.post(event("user.updated", 90_000))
-    assert answer.word == (503, "failed")
-    assert answer.body["reason"] == "dead_letter_refused"
-    assert await bus.count() == before
+# --- no route
 
 
 async def test_no_route_and_reject(rejecting: GatewayProcess, bus: Bus) -> None:
