@@ -50,7 +50,7 @@ lint: venv-test ## Check style, types, the Dockerfile and the example config
 	@$(BIN)/mypy
 	@$(BIN)/hadolint Dockerfile
 	@$(BIN)/python tools/config_reference.py --check
-	@CLERK_WEBHOOK_SIGNING_SECRET=whsec_$$(printf example | base64) \
+	@CLERK_WEBHOOK_SIGNING_SECRET=whsec_$$(printf an-example-of-a-secret | base64) \
 		$(BIN)/gateway check --config config.example.yaml
 
 .PHONY: format
