@@ -60,7 +60,7 @@ format: venv-test ## Format the code and mend what can be mended by itself
 
 .PHONY: bench
 bench: venv-test ## Measure: bench/run.py
-	@$(BIN)/python bench/run.py $(ARGS)
+	@$(BIN)/python -m bench.run $(ARGS)
 
 .PHONY: lock
 lock: ## Remake the lock files; UPGRADE=--upgrade takes newer versions too

