@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 
 import click
@@ -15,15 +14,12 @@ from gateway.observability.logs import configure
 __all__ = ["load_blueprint", "print_warnings"]
 
 
-def load_blueprint(
-    path: Path, env: Mapping[str, str] | None = None, *, stand_in: bool = False
-) -> Blueprint:
+def load_blueprint(path: Path) -> Blueprint:
     """Load, compile, set up logging, and print the warnings to standard error.
 
-    `stand_in` lets brokers leave out their `servers`. Raises `ConfigError` with every fault.
+    Raises `ConfigError` with every fault.
     """
-    environment = os.environ if env is None else env
-    loaded = load(path, environment, stand_in=stand_in)
+    loaded = load(path, os.environ)
     blueprint = draw(loaded)
     print_warnings(loaded)
     configure(loaded.config.log.level, loaded.config.log.format)

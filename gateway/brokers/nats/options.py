@@ -14,9 +14,10 @@ import nkeys
 from nats.aio.client import RawCredentials
 
 from gateway.brokers.base import BrokerOptionsError
+from gateway.brokers.tls import tls_context
 
 if TYPE_CHECKING:
-    from gateway.config.models import NatsConfig, TlsConfig
+    from gateway.config.models import NatsConfig
 
 CLIENT_NAME = "clerk-event-gateway"
 
@@ -109,7 +110,7 @@ def client_options(broker: str, config: NatsConfig) -> ClientOptions:
     options = ClientOptions(
         broker=broker,
         servers=tuple(parse_server(broker, server) for server in config.servers),
-        tls=None if config.tls is None else _tls_context(broker, config.tls),
+        tls=None if config.tls is None else tls_context(broker, config.tls),
         token="" if config.token is None else config.token.get_secret_value(),
         username=config.username or "",
         password="" if config.password is None else config.password.get_secret_value(),
@@ -162,40 +163,6 @@ def _check_seed(broker: str, setting: str, seed: str) -> None:
         nkeys.from_seed(bytearray(seed.encode())).sign(b"")
     except _SEED_ERRORS as error:
         raise BrokerOptionsError(broker, setting, "holds no valid nkey seed (SU…)") from error
-
-
-def _tls_context(broker: str, tls: TlsConfig) -> ssl.SSLContext:
-    if tls.ca_file is not None:
-        _read(broker, "tls.ca_file", tls.ca_file)
-    try:
-        context = ssl.create_default_context(cafile=tls.ca_file)
-    except ssl.SSLError as error:
-        problem = f"{tls.ca_file} is not a PEM file of certificates"
-        raise BrokerOptionsError(broker, "tls.ca_file", problem) from error
-    if tls.cert_file is not None:
-        _load_identity(broker, context, tls.cert_file, tls.key_file)
-    elif tls.key_file is not None:
-        problem = "is missing; tls.key_file is of no use without it"
-        raise BrokerOptionsError(broker, "tls.cert_file", problem)
-    return context
-
-
-def _load_identity(
-    broker: str, context: ssl.SSLContext, cert_file: str, key_file: str | None
-) -> None:
-    _read(broker, "tls.cert_file", cert_file)
-    if key_file is not None:
-        _read(broker, "tls.key_file", key_file)
-    try:
-        # The empty password keeps OpenSSL from asking for one on the terminal.
-        context.load_cert_chain(cert_file, key_file, password="")
-    except (ssl.SSLError, ValueError) as error:
-        setting = "tls.cert_file" if key_file is None else "tls.key_file"
-        problem = (
-            f"{key_file or cert_file} is not the unencrypted PEM key of the certificate"
-            f" in {cert_file}"
-        )
-        raise BrokerOptionsError(broker, setting, problem) from error
 
 
 def _read(broker: str, setting: str, path: str) -> str:
