@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 LOCKS = sorted(ROOT.glob("requirements*.lock"))
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-PINNED = re.compile(r"^([a-z0-9][\w.-]*)==(\S+) \\$", re.MULTILINE)
+PINNED = re.compile(r"^([a-z0-9][\w.-]*)==(\S+)(?: ; .+)? \\$", re.MULTILINE)
 ROW = re.compile(r"^\| (\S+) \| ([^|]+) \| ([^|]+) \| ([^|]+) \|$", re.MULTILINE)
 HEADINGS = {"package", "file", "---"}
 
