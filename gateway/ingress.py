@@ -26,10 +26,27 @@ from gateway.signature import Proof, SignatureError, Verifier
 if TYPE_CHECKING:
     from litestar.types import HTTPScope, Receive, Send
 
-__all__ = ["CONNECTION", "Connection", "Edge", "Endpoint", "Ingress", "Limits", "Rejection"]
+__all__ = [
+    "CONNECTION",
+    "RETRY_AFTER",
+    "Connection",
+    "Edge",
+    "Endpoint",
+    "Fault",
+    "Ingress",
+    "Limits",
+    "Rejection",
+]
 
 CONNECTION = "gateway.connection"
 """Key in the scope's `extensions`: the `Connection`, where our own server serves."""
+
+
+class Fault(msgspec.Struct, frozen=True):
+    """Why the rest of a request will not come: the status and the reason to answer with."""
+
+    status: int
+    reason: str
 
 
 class Connection(Protocol):
@@ -38,6 +55,11 @@ class Connection(Protocol):
     @property
     def first_byte(self) -> float:
         """Event-loop time of the request's first byte; without it the call of the application."""
+        ...
+
+    @property
+    def fault(self) -> Fault | None:
+        """Set where what came last on the connection is broken, and nothing after it is read."""
         ...
 
     def answer(
@@ -52,13 +74,17 @@ class Connection(Protocol):
 
 Unmatched = Literal["accept", "dead_letter", "reject"]
 
-_RETRY_AFTER = ((b"retry-after", b"5"),)
+RETRY_AFTER = ((b"retry-after", b"5"),)
+"""On every 503: Svix and others wait so many seconds at least."""
 _CLOSE = ((b"connection", b"close"),)
 _JSON = (b"content-type", b"application/json")
 
 
 class Rejection(GatewayError):
-    """A request that is answered without an event: status, and a bounded reason."""
+    """A request that is answered without an event: status, and a bounded reason.
+
+    Status 503 is a failure of ours, which the sender repeats; any other is its own.
+    """
 
     def __init__(
         self, status: int, reason: str, *, unread: bool = False, verified_id: str = ""
@@ -165,7 +191,7 @@ class Ingress:
             raise
         except Exception as error:  # noqa: BLE001 - a bug of ours: the sender retries, we are told
             self._recorder.failure("ingress", error)
-            return _Answer(503, failure_body("internal"), "failed", "internal", _RETRY_AFTER)
+            return _Answer(503, failure_body("internal"), "failed", "internal", RETRY_AFTER)
 
     async def _serve(
         self, endpoint: Endpoint | None, scope: HTTPScope, receive: Receive, started: float
@@ -220,7 +246,7 @@ class Ingress:
             reason = next((s.reason for s in settlements if s.status == "dead_lettered"), "")
             return self._event_answer(event, 200, delivery.status, reason, settlements)
         reason = next(s.reason for s in settlements if s.status == "failed")
-        return self._event_answer(event, 503, "failed", reason, settlements, _RETRY_AFTER)
+        return self._event_answer(event, 503, "failed", reason, settlements, RETRY_AFTER)
 
     def _event_answer(
         self,
@@ -243,7 +269,10 @@ def _connection(scope: HTTPScope) -> Connection | None:
 
 
 async def _read_body(scope: HTTPScope, receive: Receive, limit: int, until: float) -> bytes:
-    """Read to the end, to the limit, or to the time; a late read may be woken with nothing."""
+    """Read to the end, to the limit, or to the time.
+
+    A late read, and one whose rest will not come, may be woken with nothing.
+    """
     _check_length(scope, limit)
     gathered = bytearray()
     more = True
@@ -255,12 +284,21 @@ async def _read_body(scope: HTTPScope, receive: Receive, limit: int, until: floa
         more = message.get("more_body", False)
         if len(gathered) + len(chunk) > limit:
             raise Rejection(413, "body_too_large", unread=True)
-        if more and time.monotonic() >= until:
-            raise Rejection(408, "body_too_slow", unread=True)
+        if more:
+            _check_rest(scope, until)
         if not more and not gathered:
             return chunk
         gathered += chunk
     return bytes(gathered)
+
+
+def _check_rest(scope: HTTPScope, until: float) -> None:
+    """Refuse a body whose rest will not come, or comes too late."""
+    connection = _connection(scope)
+    if connection is not None and connection.fault is not None:
+        raise Rejection(connection.fault.status, connection.fault.reason, unread=True)
+    if time.monotonic() >= until:
+        raise Rejection(408, "body_too_slow", unread=True)
 
 
 async def _read_body_timed(scope: HTTPScope, receive: Receive, limit: int, until: float) -> bytes:
@@ -302,6 +340,9 @@ def _rejected(rejection: Rejection, endpoint: Endpoint | None) -> _Answer:
         headers += ((b"allow", b"POST"),)
     elif rejection.verified_id and endpoint is not None:
         headers += _abort(endpoint)
+    if rejection.status == 503:
+        body = failure_body(rejection.reason)
+        return _Answer(503, body, "failed", rejection.reason, headers + RETRY_AFTER)
     svix_id = rejection.verified_id
     body = rejection_body(rejection.reason, svix_id)
     return _Answer(rejection.status, body, "rejected", rejection.reason, headers, svix_id)

@@ -88,6 +88,41 @@ class ServerConfig(Model):
         ),
         examples=["512KiB"],
     )
+    max_head: Size = Field(
+        default=32 * 1024,
+        description=(
+            "The largest request line and headers together; larger ones get 431. Svix sends less"
+            " than 1 KiB, proxies add to it."
+        ),
+        examples=["32KiB"],
+    )
+    max_headers: int = Field(
+        default=100,
+        ge=10,
+        le=10_000,
+        description="How many headers a request may have; more get 431. Svix sends about ten.",
+        examples=[100],
+    )
+    max_connections: int = Field(
+        default=4096,
+        ge=1,
+        le=1_000_000,
+        description=(
+            "How many connections each worker holds. When there are more, the one that has waited"
+            " longest for its sender is closed, so that idle ones keep nobody out; where none"
+            " waits, the new one gets 503. Each needs one open file."
+        ),
+        examples=[4096],
+    )
+    max_arriving: Size = Field(
+        default=64 * 1024 * 1024,
+        description=(
+            "How many bytes of bodies may be on their way in at a time, in each worker: those that"
+            " have begun to arrive and are not whole. The request that goes over it gets 503. It"
+            " bounds the memory that senders can take before any signature is checked."
+        ),
+        examples=["64MiB"],
+    )
     deadline: PositiveDuration = Field(
         default=10.0,
         description=(
@@ -105,6 +140,15 @@ class ServerConfig(Model):
         default=10.0,
         description="How long the request's body may take to arrive, within the deadline.",
         examples=["10s"],
+    )
+    idle_timeout: PositiveDuration = Field(
+        default=75.0,
+        description=(
+            "How long a connection may wait between requests, or without taking an answer. Longer"
+            " than your proxy's own limit, which is often 60s, so that the proxy is the one to"
+            " close."
+        ),
+        examples=["75s"],
     )
     shutdown: PositiveDuration = Field(
         default=20.0,

@@ -56,6 +56,12 @@ class Metrics:
             buckets=_BUCKETS,
             registry=self.registry,
         )
+        self.connections = Gauge(
+            "gateway_connections",
+            "Connections that are open on the webhook port.",
+            multiprocess_mode="livesum",
+            registry=self.registry,
+        )
         self.broker_up = Gauge(
             "gateway_broker_up",
             "1 while a publish to the broker could succeed; over several workers the least.",

@@ -93,8 +93,9 @@ class Recorder:
         self._events_log.write("warning", fields)
 
     def turned_away(self, http_status: int, reason: str, seconds: float, now: float) -> None:
-        """A request ended before the ingress saw it: it was no HTTP, too slow or too large."""
-        self.ended(Outcome("rejected", http_status, reason, "", seconds), now)
+        """A request ended before the ingress saw it: no HTTP, too slow, too large, no place."""
+        name: OutcomeName = "failed" if http_status == 503 else "rejected"
+        self.ended(Outcome(name, http_status, reason, "", seconds), now)
 
     def settled(self, settlement: Settlement) -> None:
         """One target of an event settled."""

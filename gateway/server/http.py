@@ -11,12 +11,12 @@ from typing import Any
 import uvicorn
 
 from gateway import GatewayError
+from gateway.server.connections import Connections
+from gateway.server.protocol import FaultListener, bounded_protocol
 
 __all__ = ["HttpServer", "ListenError", "listen"]
 
 _BACKLOG = 2048
-_KEEP_ALIVE = 75
-"""Seconds. Longer than the 60 s of common proxies, so that the proxy is the one to close."""
 
 
 class ListenError(GatewayError):
@@ -65,20 +65,21 @@ class _Server(uvicorn.Server):
 
 
 class HttpServer:
-    """Serves an ASGI application on a bound socket."""
+    """Serves an ASGI application on a bound socket, within the bounds of its `connections`."""
 
-    def __init__(self, app: Any, bound: socket.socket, protocol: Any = "httptools") -> None:
+    def __init__(
+        self, app: Any, bound: socket.socket, connections: Connections, on_fault: FaultListener
+    ) -> None:
         config = uvicorn.Config(
             app,
             loop="none",
-            http=protocol,
+            http=bounded_protocol(connections, on_fault),
             ws="none",
             lifespan="off",
             log_config=None,
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            timeout_keep_alive=_KEEP_ALIVE,
             backlog=_BACKLOG,
         )
         self._server = _Server(config)

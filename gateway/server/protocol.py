@@ -1,8 +1,12 @@
-"""uvicorn's HTTP/1.1 protocol with what it lacks: a bound on the time and size of a request head.
+"""uvicorn's HTTP/1.1 protocol with what it lacks: a bound on everything that a sender can do.
 
-A connection that opens and says nothing, or drips its head, is cut off after `header_timeout`.
-Requests that are no HTTP get our JSON and are counted like any other. The time of a request's
-first byte is noted for the ingress, whose deadline counts from it.
+A connection that opens and says nothing, drips its head or its body, or does not take its
+answers is cut off in time; heads are bounded in bytes and headers, and the port in connections
+and in bytes that arrive. What is no HTTP gets our JSON and is counted like any other request.
+The time of a request's first byte is noted for the ingress, whose deadline counts from it.
+
+A fault in what is received (`Fault`) ends the reading for good. Requests before it are answered
+first; the broken one is answered by the ingress if its head was whole, and here if it was not.
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import httptools
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import (
     STATUS_LINE,
@@ -21,46 +26,49 @@ from uvicorn.protocols.http.httptools_impl import (
 from uvicorn.server import ServerState
 
 from gateway import GatewayError
-from gateway.answer import rejection_body
-from gateway.ingress import CONNECTION
+from gateway.answer import failure_body, rejection_body
+from gateway.ingress import CONNECTION, RETRY_AFTER, Fault
+from gateway.server.connections import Connections
 
-__all__ = ["RejectionListener", "bounded_protocol"]
+__all__ = ["FaultListener", "bounded_protocol"]
 
-RejectionListener = Callable[[int, str, float], None]
+FaultListener = Callable[[int, str, float], None]
 """Called with the status, the reason and the seconds since the first byte."""
 
-MAX_HEAD = 32 * 1024
-"""Bytes of request line and headers together; Svix sends under 1 KiB."""
+_MALFORMED = Fault(400, "malformed_http")
+_HEAD_TOO_LARGE = Fault(431, "head_too_large")
+_HEAD_TOO_SLOW = Fault(408, "head_too_slow")
+_OVERLOADED = Fault(503, "overloaded")
 
 _RESOLUTION = 0.01
 _LINGER = 1.0
 
 
-def bounded_protocol(
-    header_timeout: float, body_timeout: float, on_rejection: RejectionListener
-) -> type[HttpToolsProtocol]:
-    """Make the protocol class that uvicorn is given; timeouts in seconds."""
+def bounded_protocol(connections: Connections, on_fault: FaultListener) -> type[HttpToolsProtocol]:
+    """Make the protocol class that uvicorn is given, for one port.
+
+    `on_fault` is told of what is answered here and not by the application.
+    """
 
     class BoundProtocol(_BoundedProtocol):
-        _header_timeout = header_timeout
-        _body_timeout = body_timeout
-        _on_rejection = staticmethod(on_rejection)
+        _connections = connections
+        _limits = connections.limits
+        _on_fault = staticmethod(on_fault)
 
     return BoundProtocol
 
 
-class HeadTooLargeError(GatewayError):
-    """Ends the parsing of a request whose head is over the limit, in bytes."""
+class _FaultError(GatewayError):
+    """Ends the parser's work inside of one of its callbacks."""
 
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        super().__init__(f"the request's head is over {limit} bytes")
+    def __init__(self, fault: Fault) -> None:
+        self.fault = fault
+        super().__init__(fault.reason.replace("_", " "))
 
 
 class _BoundedProtocol(HttpToolsProtocol):
-    _header_timeout: float
-    _body_timeout: float
-    _on_rejection: RejectionListener
+    _connections: Connections
+    _on_fault: FaultListener
 
     def __init__(
         self,
@@ -71,32 +79,70 @@ class _BoundedProtocol(HttpToolsProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self.first_byte = 0.0
+        self.fault: Fault | None = None
         self._extensions: dict[Any, Any] = {CONNECTION: self}
+        self._limits = self._connections.limits
+        self.timeout_keep_alive = self._limits.idle_timeout  # type: ignore[assignment]  # seconds
         self._head_size = 0
         """Bytes since the head began; more than the head's where the body came with it."""
         self._in_head = False
-        self._head_too_large = False
+        self._upgrade_ignored = False
+        self._arriving = 0
         self._head_timer: asyncio.TimerHandle | None = None
         self._body_timer: asyncio.TimerHandle | None = None
+        self._write_timer: asyncio.TimerHandle | None = None
+
+    # --- the connection's life
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         super().connection_made(transport)
         self.first_byte = time.monotonic()
-        self._head_timer = self.loop.call_later(self._header_timeout, self._head_expired)
+        if not self._connections.enter(self):
+            self._turn_away(_OVERLOADED)
+            self.transport.close()
+            return
+        self._head_timer = self.loop.call_later(self._limits.header_timeout, self._head_expired)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()
-        if self._body_timer is not None:
-            self._body_timer.cancel()
+        self._connections.leave(self)
+        self._settle()
         super().connection_lost(exc)
 
+    def give_way(self) -> None:
+        """See `Waiting`: an idle connection closes, a request on its way is answered 503."""
+        if self.fault is None and (self._in_head or self._is_answering()):
+            self._end(_OVERLOADED)
+        else:
+            self.transport.close()
+
+    def pause_writing(self) -> None:
+        """The sender takes no answers: wait, but not for ever."""
+        super().pause_writing()
+        if self._write_timer is None:
+            self._write_timer = self.loop.call_later(
+                self._limits.idle_timeout, self.transport.abort
+            )
+
+    def resume_writing(self) -> None:
+        """The sender takes answers again."""
+        super().resume_writing()
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+            self._write_timer = None
+
+    # --- bytes in
+
     def data_received(self, data: bytes) -> None:
+        if self.fault is not None:
+            return
         if not self._in_head:
             # The event loop's own clock, unrounded: uvloop's `time()` counts milliseconds.
             self.first_byte = time.monotonic()
             self._head_size = 0
         self._head_size += len(data)
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        self._feed(data)
         # The ordinary request comes whole and pays nothing below.
         if self._in_head:
             self._bound_head()
@@ -104,16 +150,48 @@ class _BoundedProtocol(HttpToolsProtocol):
         cycle: RequestResponseCycle | None = self.cycle
         if cycle is not None and cycle.more_body and self._body_timer is None:
             # A timer may be early by its resolution, and must not wake the read too early.
-            until = self.first_byte + self._body_timeout + _RESOLUTION
+            until = self.first_byte + self._limits.body_timeout + _RESOLUTION
             self._body_timer = self.loop.call_at(until, self._body_expired, cycle)
 
+    def _feed(self, data: bytes) -> None:
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._ignore_upgrade(data[upgrade.args[0] :])
+        except httptools.HttpParserError as error:
+            cause = error.__context__
+            self._end(cause.fault if isinstance(cause, _FaultError) else _MALFORMED)
+
+    def _ignore_upgrade(self, rest: bytes) -> None:
+        """Read on as if no other protocol had been asked for (RFC 9110, section 7.8).
+
+        The parser takes what follows such a head for the other protocol, so another parser gets
+        the head without the wish, and then the rest.
+        """
+        version = self.parser.get_http_version().encode()
+        lines = [b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, version)]
+        for name, value in self.headers:
+            if name == b"connection":
+                tokens = [token.strip() for token in value.split(b",")]
+                value = b", ".join(token for token in tokens if token.lower() != b"upgrade")  # noqa: PLW2901 - the same header
+            if name != b"upgrade":
+                lines.append(b"%b: %b" % (name, value))
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self._upgrade_ignored = False
+        self._feed(b"\r\n".join((*lines, b"", b"")) + rest)
+
     def _bound_head(self) -> None:
-        if self._head_size > MAX_HEAD:
-            self._turn_away(431, "head_too_large")
+        limits = self._limits
+        if self.fault is not None:
+            return
+        if self._head_size > limits.max_head or len(self.headers) > limits.max_headers:
+            self._end(_HEAD_TOO_LARGE)
         elif self._head_timer is None:
-            self._head_timer = self.loop.call_at(
-                self.first_byte + self._header_timeout, self._head_expired
-            )
+            until = self.first_byte + limits.header_timeout
+            self._head_timer = self.loop.call_at(until, self._head_expired)
+
+    # --- what the parser calls
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -121,28 +199,61 @@ class _BoundedProtocol(HttpToolsProtocol):
         self.scope["extensions"] = self._extensions
 
     def on_headers_complete(self) -> None:
+        if self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT":
+            self._upgrade_ignored = True
+            return
         self._in_head = False
         if self._head_timer is not None:
-            self._disarm()
-        if self._head_size > MAX_HEAD and self._measured_head() > MAX_HEAD:
-            self._head_too_large = True
-            raise HeadTooLargeError(MAX_HEAD)
+            self._head_timer.cancel()
+            self._head_timer = None
+        limits = self._limits
+        if len(self.headers) > limits.max_headers or (
+            self._head_size > limits.max_head and self._measured_head() > limits.max_head
+        ):
+            raise _FaultError(_HEAD_TOO_LARGE)
         super().on_headers_complete()
 
+    def on_body(self, body: bytes) -> None:
+        if self.cycle.response_complete:
+            return
+        self._arriving += len(body)
+        if not self._connections.arrive(len(body)):
+            raise _FaultError(_OVERLOADED)
+        super().on_body(body)
+
     def on_message_complete(self) -> None:
+        if self._upgrade_ignored or self.cycle.response_complete:
+            return
         if self._body_timer is not None:
             self._body_timer.cancel()
             self._body_timer = None
+        if not self.pipeline:
+            # Bodies in the pipeline count until their turn comes.
+            self._settle()
+        self._connections.work(self)
         super().on_message_complete()
 
-    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's words are not ours
-        if self._head_too_large:
-            self._turn_away(431, "head_too_large")
-        else:
-            self._turn_away(400, "malformed_http")
+    def on_response_complete(self) -> None:
+        """Go on with the next request, wait for one, or answer for a fault that came behind."""
+        super().on_response_complete()
+        if self.transport.is_closing():
+            return
+        if not self.pipeline and not self.cycle.more_body:
+            self._settle()
+        if self._is_answering():
+            return
+        self._connections.wait(self)
+        if self.fault is not None:
+            self._end(self.fault)
 
     def _measured_head(self) -> int:
         return len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+
+    def _settle(self) -> None:
+        self._connections.settle(self._arriving)
+        self._arriving = 0
+
+    # --- time
 
     def _head_expired(self) -> None:
         self._head_timer = None
@@ -151,9 +262,9 @@ class _BoundedProtocol(HttpToolsProtocol):
         if self._is_answering():
             # A pipelined head waits behind a request that is still being answered.
             self.first_byte = time.monotonic()
-            self._head_timer = self.loop.call_later(self._header_timeout, self._head_expired)
+            self._head_timer = self.loop.call_later(self._limits.header_timeout, self._head_expired)
         elif self._in_head:
-            self._turn_away(408, "head_too_slow")
+            self._end(_HEAD_TOO_SLOW)
         else:
             self.transport.close()
 
@@ -161,6 +272,8 @@ class _BoundedProtocol(HttpToolsProtocol):
         """Wake the read of a late body: the ingress sees the time and answers 408."""
         self._body_timer = None
         cycle.message_event.set()
+
+    # --- bytes out
 
     def answer(
         self, scope: Any, status: int, headers: list[tuple[bytes, bytes]], body: bytes
@@ -188,6 +301,33 @@ class _BoundedProtocol(HttpToolsProtocol):
         cycle.on_response()
         return True
 
+    def _end(self, fault: Fault) -> None:
+        """Read no more; answer for the fault once all that came before it is answered."""
+        self.fault = fault
+        cycle: RequestResponseCycle | None = self.cycle
+        if cycle is None or (cycle.response_complete and not cycle.more_body):
+            self._turn_away(fault)
+        elif cycle.response_complete:
+            # The rest of a body that was refused already.
+            self.transport.close()
+        elif cycle.more_body:
+            # The ingress waits for this body, or will: it sees the fault and answers.
+            cycle.message_event.set()
+
+    def _turn_away(self, fault: Fault) -> None:
+        """Answer outside of ASGI and close."""
+        self.fault = fault
+        self._disarm()
+        self._in_head = False
+        self._on_fault(fault.status, fault.reason, time.monotonic() - self.first_byte)
+        failed = fault.status == 503
+        body = failure_body(fault.reason) if failed else rejection_body(fault.reason)
+        headers = [b"content-type: application/json", b"content-length: %d" % len(body)]
+        headers += [b"%b: %b" % header for header in (RETRY_AFTER if failed else ())]
+        head = b"\r\n".join((*headers, b"connection: close", b"", b""))
+        self.transport.write(STATUS_LINE[fault.status] + head + body)
+        self._close(unread=True)
+
     def _close(self, *, unread: bool) -> None:
         """Close; but with more on its way linger, or the reset would overtake the answer."""
         if unread and self.transport.can_write_eof():
@@ -197,25 +337,12 @@ class _BoundedProtocol(HttpToolsProtocol):
         else:
             self.transport.close()
 
-    def _turn_away(self, status: int, reason: str) -> None:
-        """Answer outside of ASGI and close.
-
-        Where a request is with the ingress, only close: it sees the disconnect and counts it.
-        """
-        self._disarm()
-        self._in_head = False
-        if not self._is_answering():
-            self._on_rejection(status, reason, time.monotonic() - self.first_byte)
-            body = rejection_body(reason)
-            head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n"
-            self.transport.write(STATUS_LINE[status] + head % len(body) + b"\r\n" + body)
-        self.transport.close()
-
     def _is_answering(self) -> bool:
         cycle: RequestResponseCycle | None = self.cycle
         return cycle is not None and not cycle.response_complete
 
     def _disarm(self) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
+        for timer in (self._head_timer, self._body_timer, self._write_timer):
+            if timer is not None:
+                timer.cancel()
+        self._head_timer = self._body_timer = self._write_timer = None

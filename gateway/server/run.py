@@ -13,11 +13,24 @@ from gateway.app import Blueprint
 from gateway.observability.health import ProcessHealth, readiness
 from gateway.observability.metrics import render
 from gateway.server.admin import AdminSource, admin_app
+from gateway.server.connections import Connections, WireLimits
 from gateway.server.http import HttpServer, listen
 from gateway.server.process import ServingProcess, stop_event
 from gateway.server.supervisor import Supervisor
 
 __all__ = ["Running", "Started", "serve"]
+
+
+_ADMIN = WireLimits(
+    max_head=16 * 1024,
+    max_headers=100,
+    header_timeout=5.0,
+    body_timeout=5.0,
+    idle_timeout=75.0,
+    max_connections=256,
+    max_arriving=1024 * 1024,
+)
+"""Scrapers, probes and a few people."""
 
 
 class _Alone(ServingProcess):
@@ -64,7 +77,7 @@ async def serve(
         token=config.admin.token.get_secret_value(),
         metrics_public=config.admin.metrics_public,
     )
-    admin = HttpServer(admin_app(source), admin_socket)
+    admin = HttpServer(admin_app(source), admin_socket, Connections(_ADMIN), _not_told)
     stop = stop or stop_event(signal.SIGTERM, signal.SIGINT)
     await admin.start()
     try:
@@ -78,6 +91,10 @@ async def serve(
     finally:
         await tree.stop()
         await admin.stop(1)
+
+
+def _not_told(status: int, reason: str, seconds: float) -> None:
+    """Take a fault on the admin port, which is not part of what webhooks are counted by."""
 
 
 async def _started_before(stop: asyncio.Event, tree: _Alone | Supervisor) -> bool:

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from gateway.ingress import CONNECTION, Limits
+from gateway.ingress import CONNECTION, Fault, Limits
 from gateway.observability import logs
 from gateway.observability.logs import LogWriter
 from gateway.routing.table import Table
@@ -109,6 +109,7 @@ class OwnServer:
 
     def __init__(self, first_byte: float | None = None, *, takes_it: bool = False) -> None:
         self.first_byte = time.monotonic() if first_byte is None else first_byte
+        self.fault: Fault | None = None
         self.taken: list[tuple[int, bytes]] = []
         self._takes_it = takes_it
 
@@ -268,6 +269,35 @@ async def test_a_body_that_does_not_come(limits: Limits, chunks: list[bytes]) ->
         assert answer.word == (408, "rejected")
         assert answer.headers["connection"] == "close"
         assert service.outcome == ("clerk", "rejected", "body_too_slow")
+
+
+FAULTS = [
+    (Fault(400, "malformed_http"), (400, "rejected"), {"connection": "close"}),
+    (Fault(503, "overloaded"), (503, "failed"), {"connection": "close", "retry-after": "5"}),
+]
+
+
+@pytest.mark.parametrize(("fault", "word", "headers"), FAULTS)
+async def test_a_body_whose_rest_will_not_come_ends_with_what_was_wrong(
+    fault: Fault, word: tuple[int, str], headers: dict[str, str]
+) -> None:
+    async with Service() as service:
+        server = OwnServer()
+        server.fault = fault
+        broken = {CONNECTION: server}
+        answer = await service.post(chunks=[BODY[:5], b""], ends="silence", extensions=broken)
+        assert answer.word == word
+        assert answer.body["error"] == fault.reason.replace("_", " ")
+        assert headers.items() <= answer.headers.items()
+        assert service.outcome == ("clerk", word[1], fault.reason)
+
+
+async def test_a_fault_behind_a_whole_body_is_not_its_own() -> None:
+    async with Service() as service:
+        server = OwnServer()
+        server.fault = Fault(400, "malformed_http")
+        answer = await service.post(extensions={CONNECTION: server})
+        assert answer.word == (200, "delivered")
 
 
 async def test_a_read_that_is_woken_late_ends() -> None:

@@ -30,6 +30,7 @@ FAMILIES = {
     "gateway_settlements": "counter",
     "gateway_late_acks": "counter",
     "gateway_event_seconds": "histogram",
+    "gateway_connections": "gauge",
     "gateway_broker_up": "gauge",
     "gateway_broker_in_flight_records": "gauge",
     "gateway_broker_in_flight_bytes": "gauge",
