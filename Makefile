@@ -62,6 +62,13 @@ format: venv-test ## Format the code and mend what can be mended by itself
 bench: venv-test ## Measure: bench/run.py
 	@$(BIN)/python -m bench.run $(ARGS)
 
+.PHONY: sbom
+sbom: venv-test ## Write dist/sbom.cdx.json: all that the image installs, from requirements.lock
+	@mkdir -p dist
+	@$(BIN)/cyclonedx-py requirements requirements.lock --pyproject pyproject.toml \
+		--output-reproducible --output-format JSON --output-file dist/sbom.cdx.json
+	@echo "dist/sbom.cdx.json"
+
 .PHONY: lock
 lock: ## Remake the lock files; UPGRADE=--upgrade takes newer versions too
 	@command -v $(LOCK_PYTHON) >/dev/null || { echo "make lock needs $(LOCK_PYTHON)" >&2; exit 1; }

@@ -80,11 +80,13 @@ class _BoundedProtocol(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self.first_byte = 0.0
         self.fault: Fault | None = None
-        self._extensions: dict[Any, Any] = {CONNECTION: self}
         self._limits = self._connections.limits
-        self.timeout_keep_alive = self._limits.idle_timeout  # type: ignore[assignment]  # seconds
+        self.timeout_keep_alive = self._limits.idle_timeout  # type: ignore[assignment]  # a float will do
         self._head_size = 0
-        """Bytes since the head began; more than the head's where the body came with it."""
+        """Bytes since the head began; more than the head's where the body came with it, and
+        without those of its first segment where it began in the middle of that."""
+        self._at_start = True
+        """Nothing of the current segment has been parsed into a message yet."""
         self._in_head = False
         self._upgrade_ignored = False
         self._arriving = 0
@@ -108,6 +110,10 @@ class _BoundedProtocol(HttpToolsProtocol):
         self._connections.leave(self)
         self._settle()
         super().connection_lost(exc)
+        # These point back here. What a sender made large must not wait for the garbage collector,
+        # which counts objects and not bytes.
+        self.headers, self.scope, self.cycle = [], None, None  # type: ignore[assignment]
+        self.pipeline.clear()
 
     def give_way(self) -> None:
         """See `Waiting`: an idle connection closes, a request on its way is answered 503."""
@@ -136,11 +142,13 @@ class _BoundedProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self.fault is not None:
             return
-        if not self._in_head:
+        if self._in_head:
+            self._head_size += len(data)
+        else:
             # The event loop's own clock, unrounded: uvloop's `time()` counts milliseconds.
             self.first_byte = time.monotonic()
-            self._head_size = 0
-        self._head_size += len(data)
+            self._head_size = len(data)
+            self._at_start = True
         self._unset_keepalive_if_required()
         self._feed(data)
         # The ordinary request comes whole and pays nothing below.
@@ -149,9 +157,7 @@ class _BoundedProtocol(HttpToolsProtocol):
             return
         cycle: RequestResponseCycle | None = self.cycle
         if cycle is not None and cycle.more_body and self._body_timer is None:
-            # A timer may be early by its resolution, and must not wake the read too early.
-            until = self.first_byte + self._limits.body_timeout + _RESOLUTION
-            self._body_timer = self.loop.call_at(until, self._body_expired, cycle)
+            self._bound_body(cycle)
 
     def _feed(self, data: bytes) -> None:
         try:
@@ -185,18 +191,25 @@ class _BoundedProtocol(HttpToolsProtocol):
         limits = self._limits
         if self.fault is not None:
             return
-        if self._head_size > limits.max_head or len(self.headers) > limits.max_headers:
+        if self._head_size > limits.max_head or self._is_head_too_large():
             self._end(_HEAD_TOO_LARGE)
         elif self._head_timer is None:
             until = self.first_byte + limits.header_timeout
             self._head_timer = self.loop.call_at(until, self._head_expired)
+
+    def _bound_body(self, cycle: RequestResponseCycle) -> None:
+        # A timer may be early by its resolution, and must not wake the read too early.
+        until = self.first_byte + self._limits.body_timeout + _RESOLUTION
+        self._body_timer = self.loop.call_at(until, self._body_expired, cycle)
 
     # --- what the parser calls
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._in_head = True
-        self.scope["extensions"] = self._extensions
+        if not self._at_start:
+            self._head_size = 0
+        self.scope["extensions"] = {CONNECTION: self}  # type: ignore[dict-item]  # not ASGI's own
 
     def on_headers_complete(self) -> None:
         if self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT":
@@ -206,11 +219,13 @@ class _BoundedProtocol(HttpToolsProtocol):
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
-        limits = self._limits
-        if len(self.headers) > limits.max_headers or (
-            self._head_size > limits.max_head and self._measured_head() > limits.max_head
+        # The ordinary head need not be measured: it came at a segment's start, and is small.
+        measured = self._at_start and self._head_size <= self._limits.max_head
+        if (not measured or len(self.headers) > self._limits.max_headers) and (
+            self._is_head_too_large()
         ):
             raise _FaultError(_HEAD_TOO_LARGE)
+        self._at_start = False
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
@@ -222,6 +237,7 @@ class _BoundedProtocol(HttpToolsProtocol):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
+        self._at_start = False
         if self._upgrade_ignored or self.cycle.response_complete:
             return
         if self._body_timer is not None:
@@ -241,13 +257,25 @@ class _BoundedProtocol(HttpToolsProtocol):
         if not self.pipeline and not self.cycle.more_body:
             self._settle()
         if self._is_answering():
+            self._begin_turn(self.cycle)
             return
         self._connections.wait(self)
         if self.fault is not None:
             self._end(self.fault)
 
-    def _measured_head(self) -> int:
-        return len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+    def _begin_turn(self, latest: RequestResponseCycle) -> None:
+        """Start the clock of a pipelined request: until now it was we who did not read."""
+        self.first_byte = time.monotonic()
+        if self._body_timer is not None:
+            self._body_timer.cancel()
+            self._bound_body(latest)
+
+    def _is_head_too_large(self) -> bool:
+        """Measure what the parser has given of the head so far."""
+        if len(self.headers) > self._limits.max_headers:
+            return True
+        size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+        return size > self._limits.max_head
 
     def _settle(self) -> None:
         self._connections.settle(self._arriving)
@@ -279,12 +307,12 @@ class _BoundedProtocol(HttpToolsProtocol):
         self, scope: Any, status: int, headers: list[tuple[bytes, bytes]], body: bytes
     ) -> bool:
         """See `gateway.ingress.Connection`: what `cycle.send` does for two messages, in one."""
-        cycle: RequestResponseCycle = self.cycle
+        cycle: RequestResponseCycle | None = self.cycle
+        if cycle is None or cycle.disconnected:
+            return True
         # With pipelining `self.cycle` is the latest request, not the one that is answered.
         if cycle.scope is not scope or self.flow.write_paused or cycle.response_started:
             return False
-        if cycle.disconnected:
-            return True
         if (b"connection", b"close") in headers:
             cycle.keep_alive = False
         elif not cycle.keep_alive:
@@ -304,6 +332,7 @@ class _BoundedProtocol(HttpToolsProtocol):
     def _end(self, fault: Fault) -> None:
         """Read no more; answer for the fault once all that came before it is answered."""
         self.fault = fault
+        self._settle()
         cycle: RequestResponseCycle | None = self.cycle
         if cycle is None or (cycle.response_complete and not cycle.more_body):
             self._turn_away(fault)

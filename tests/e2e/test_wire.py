@@ -186,6 +186,27 @@ async def test_a_huge_head(client: Client, wire: Wire, sent: bytes) -> None:
         assert await wire.closed()
 
 
+async def test_a_huge_head_behind_a_request(client: Client, wire: Wire) -> None:
+    huge = head({"x-long": "y" * 40_000})
+    async with client.counting(DELIVERED, ("", "rejected", "head_too_large")):
+        await wire.send(request(event()) + huge)
+        assert (await wire.reply()).word == (200, "delivered")
+        assert (await wire.reply()).word == (431, "rejected")
+        assert await wire.closed()
+
+
+async def test_a_head_that_begins_behind_large_bodies_is_not_too_large(
+    client: Client, wire: Wire
+) -> None:
+    large, small = [request(event(size=50_000)) for _ in range(3)], request(event())
+    async with client.counting(*[DELIVERED] * 4):
+        await wire.send(b"".join(large) + small[:100])
+        replies = [await wire.reply() for _ in range(3)]
+        await wire.send(small[100:])
+        replies.append(await wire.reply())
+        assert [reply.word for reply in replies] == [(200, "delivered")] * 4
+
+
 # --- no HTTP
 
 GARBAGE = [

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
+import struct
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -65,6 +67,18 @@ class Wire:
                 return await self._reader.read(1) == b""
             except ConnectionError:
                 return True
+
+    def stop_reading(self) -> None:
+        """Take nothing more of what the gateway sends."""
+        self._writer.transport.pause_reading()  # type: ignore[attr-defined]  # a TCP transport has it
+
+    def reset(self) -> None:
+        """Break the connection off with a reset instead of an orderly end."""
+        linger = struct.pack("ii", 1, 0)
+        self._writer.get_extra_info("socket").setsockopt(
+            socket.SOL_SOCKET, socket.SO_LINGER, linger
+        )
+        self._writer.transport.abort()
 
     async def close(self) -> None:
         """Hang up."""
