@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from importlib.metadata import PackageNotFoundError, metadata
+from importlib.metadata import PackageNotFoundError, files, metadata
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ LOCKS = sorted(ROOT.glob("requirements*.lock"))
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PINNED = re.compile(r"^([a-z0-9][\w.-]*)==(\S+)(?: ; .+)? \\$", re.MULTILINE)
 ROW = re.compile(r"^\| (\S+) \| ([^|]+) \| ([^|]+) \| ([^|]+) \|$", re.MULTILINE)
+APACHE_2 = re.compile(r"Apache License\s+Version 2\.0")
 HEADINGS = {"package", "file", "---"}
 
 
@@ -58,8 +59,11 @@ def declared_licence(package: str) -> str:
     for field in ("License-Expression", "License"):
         if field in about:
             return about[field]
-    classifiers = about.get_all("Classifier", [])
-    return " OR ".join(line.split(" :: ")[-1] for line in classifiers if "License ::" in line)
+    classifiers = [line for line in about.get_all("Classifier", []) if "License ::" in line]
+    if classifiers:
+        return " OR ".join(line.split(" :: ")[-1] for line in classifiers)
+    texts = [str(file.read_text()) for file in files(package) or () if file.name == "LICENSE"]
+    return "Apache-2.0" if any(APACHE_2.search(text) for text in texts) else "none"
 
 
 def test_every_direct_dependency_has_its_row_and_no_row_is_left_over() -> None:
