@@ -62,6 +62,10 @@ format: venv-test ## Format the code and mend what can be mended by itself
 bench: venv-test ## Measure: bench/run.py
 	@$(BIN)/python -m bench.run $(ARGS)
 
+.PHONY: abuse
+abuse: venv-test ## Measure what abuse costs others: bench/abuse.py; fail above twice the calm latency
+	@$(BIN)/python -m bench.abuse $(ARGS)
+
 .PHONY: sbom
 sbom: venv-test ## Write dist/sbom.cdx.json: all that the image installs, from requirements.lock
 	@mkdir -p dist
