@@ -67,7 +67,11 @@ def _allow_open_files(wanted: int) -> None:
     if soft == resource.RLIM_INFINITY or soft >= wanted:
         return
     reached = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (reached, hard))
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (reached, hard))
+    except (OSError, ValueError):
+        # A sandbox may forbid the call.
+        reached = soft
     if reached < wanted:
         structlog.get_logger().warning(
             "too few open files for server.max_connections: raise the limit, or lower it",
