@@ -30,8 +30,8 @@ class WireLimits(msgspec.Struct, frozen=True):
 class Waiting(Protocol):
     """A connection on which the next move is the sender's."""
 
-    def give_way(self) -> None:
-        """End it, in favour of another one."""
+    def give_up(self, reason: str) -> None:
+        """Wait no longer; a request that has begun is answered 503 with this reason."""
         ...
 
 
@@ -65,7 +65,7 @@ class Connections:
             if longest is None:
                 return False
             del self._waiting[longest]
-            longest.give_way()
+            longest.give_up("overloaded")
         self._waiting[connection] = None
         return True
 
@@ -74,6 +74,11 @@ class Connections:
         self.open -= 1
         self._on_change(self.open)
         self._waiting.pop(connection, None)
+
+    def give_up(self) -> None:
+        """Wait for no sender any more: the process is about to end."""
+        for connection in tuple(self._waiting):
+            connection.give_up("closing")
 
     def wait(self, connection: Waiting) -> None:
         """Note that it waits for its sender from now on."""

@@ -53,6 +53,7 @@ class ServingProcess:
         """Stop accepting, finish or fail what is in flight within `server.shutdown`, flush."""
         within = self._config.shutdown * (1 - _FLUSH_SHARE)
         self.gateway.drain(within)
+        asyncio.get_running_loop().call_later(within, self.connections.give_up)
         await self.http.stop(within + 1)
         await self.gateway.close(self._config.shutdown * _FLUSH_SHARE)
 

@@ -41,7 +41,8 @@ _HEAD_TOO_SLOW = Fault(408, "head_too_slow")
 _OVERLOADED = Fault(503, "overloaded")
 
 _RESOLUTION = 0.01
-_LINGER = 1.0
+_LINGER = 0.5
+"""Seconds; on a busy line more would hold connections that are of no use."""
 
 
 def bounded_protocol(connections: Connections, on_fault: FaultListener) -> type[HttpToolsProtocol]:
@@ -115,12 +116,19 @@ class _BoundedProtocol(HttpToolsProtocol):
         self.headers, self.scope, self.cycle = [], None, None  # type: ignore[assignment]
         self.pipeline.clear()
 
-    def give_way(self) -> None:
-        """See `Waiting`: an idle connection closes, a request on its way is answered 503."""
+    def give_up(self, reason: str) -> None:
+        """See `Waiting`; an idle connection just closes."""
         if self.fault is None and (self._in_head or self._is_answering()):
-            self._end(_OVERLOADED)
+            self._end(Fault(503, reason))
         else:
             self.transport.close()
+
+    def shutdown(self) -> None:
+        """Take no further request; one whose head is not whole yet is not begun any more."""
+        if self._in_head and not self._is_answering():
+            self.give_up("closing")
+        else:
+            super().shutdown()
 
     def pause_writing(self) -> None:
         """The sender takes no answers: wait, but not for ever."""

@@ -108,18 +108,28 @@ async def test_idle_connections_do_not_hold_it_up(
         assert await wire.closed()
 
 
-async def test_a_body_that_never_comes_does_not_hold_it_up(
-    gateways: Start, nats_server: NatsServer, unique: Callable[[str], str]
+@pytest.mark.parametrize("part", ["body", "head"])
+async def test_a_request_that_never_comes_whole_is_answered_and_does_not_hold_it_up(
+    gateways: Start, nats_server: NatsServer, unique: Callable[[str], str], part: str
 ) -> None:
-    gateway = gateways(await on(nats_server, unique("drain")))
+    settings = await on(nats_server, unique("drain"))
+    settings["server"]["header_timeout"] = "10s"
+    gateway = gateways(settings)
     async with Client(gateway) as client, connected(gateway.port) as wire:
         await client.until_ready()
-        await wire.send(head(signed(b"") | {"Content-Length": "10", "Expect": "100-continue"}))
-        assert (await wire.reply()).status == 100
+        whole = head(signed(b"") | {"Content-Length": "10", "Expect": "100-continue"})
+        await wire.send(whole if part == "body" else whole[:-2])
+        if part == "body":
+            assert (await wire.reply()).status == 100
         gateway.terminate()
+        reply = await wire.reply()
+        assert (reply.word, reply.body["error"]) == ((503, "failed"), "closing")
+        assert reply.headers["retry-after"] == "5"
+        assert await wire.closed()
         code, seconds = await ended(gateway)
     assert code == 0
     assert seconds < SHUTDOWN + SLACK
+    assert [line for line in gateway.lines() if line["level"] == "error"] == []
 
 
 async def test_a_broker_that_never_came_does_not_hold_it_up(

@@ -26,10 +26,14 @@ class Sender:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.ended = False
+        self.reason = ""
 
-    def give_way(self) -> None:
-        self.ended = True
+    @property
+    def ended(self) -> bool:
+        return bool(self.reason)
+
+    def give_up(self, reason: str) -> None:
+        self.reason = reason
 
 
 def full(**limits: Any) -> tuple[Connections, list[Sender]]:
@@ -48,6 +52,14 @@ def test_the_one_that_has_waited_longest_gives_way() -> None:
     connections, senders = full()
     assert connections.enter(Sender("new"))
     assert ended(senders) == ["0"]
+    assert senders[0].reason == "overloaded"
+
+
+def test_at_the_end_all_that_wait_are_given_up_and_those_at_work_are_not() -> None:
+    connections, senders = full()
+    connections.work(senders[1])
+    connections.give_up()
+    assert [sender.reason for sender in senders] == ["closing", "", "closing"]
 
 
 def test_one_that_works_does_not_give_way_and_waits_anew_afterwards() -> None:
