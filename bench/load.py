@@ -18,6 +18,7 @@ from typing import cast
 from urllib.parse import urlsplit
 
 import uvloop
+from pydantic import SecretStr
 
 from gateway.clerk.samples import sample
 from gateway.signature import decode_secret
@@ -27,7 +28,7 @@ PREPARED = 4096
 
 def requests(url: str, secret: str, size: int) -> list[bytes]:
     """Sign `PREPARED` requests of about `size` bytes of body each, every id and key its own."""
-    key, parts = decode_secret(secret), urlsplit(url)
+    key, parts = decode_secret(SecretStr(secret)).get_secret_value(), urlsplit(url)
     prepared, run = [], time.time_ns()
     for number in range(PREPARED):
         overrides = {"data.id": f"user_{number:08d}"}

@@ -199,10 +199,9 @@ def _endpoint(name: str, source: SourceConfig, signature: bool, faults: list[Fau
         type=compile_expression(source.type, ("sources", name, "type"), faults),
         signature=signature,
     )
-    secrets = [secret.get_secret_value() for secret in source.secrets]
     return Endpoint(
         sender=sender,
-        verifier=Verifier(secrets, source.tolerance),
+        verifier=Verifier(source.secrets, source.tolerance),
         allow_from=Networks(source.allow_from),
         abort_permanent=source.abort_permanent,
     )

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+from tests import outputs
 from tests.servers.kafka import KafkaAt, KafkaServer, SecureKafka, secure_kafka
 from tests.servers.kafka.jars import jars
 from tests.servers.nats import NatsServer
@@ -24,6 +25,11 @@ settings.register_profile("laptop", deadline=None)
 # The same examples on every run: what fails on the build server fails again when it is repeated.
 settings.register_profile("ci", deadline=None, derandomize=True, database=None)
 settings.load_profile("ci" if os.environ.get("CI") else "laptop")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Gather what the suite writes: no secret may be in it."""
+    outputs.register(config)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

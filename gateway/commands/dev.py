@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import click
 import uvloop
+from pydantic import SecretStr
 from rich.console import Console
 
 from gateway.app import Blueprint, draw, load
@@ -25,7 +26,7 @@ from gateway.clerk.samples import sample
 from gateway.commands.arrivals import arrival_line
 from gateway.commands.embedded import EmbeddedNats
 from gateway.commands.loading import print_warnings
-from gateway.commands.send import DEFAULT_URL, ENV_VARIABLE, SECRET_FILE
+from gateway.commands.send import DEFAULT_URL, ENV_VARIABLE, SECRET_FILE, read_secret_file
 from gateway.commands.standin import stand_in
 from gateway.commands.tail import follow
 from gateway.config import LoadedConfig, load_config_text
@@ -101,7 +102,7 @@ class _Session:
         self._watching = [asyncio.Event() for _ in blueprint.needs()]
         source = next(iter(blueprint.config.sources.values()))
         self._path = source.path
-        self._secret = source.secrets[0].get_secret_value()
+        self._secret = source.secrets[0]
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set."""
@@ -134,7 +135,7 @@ class _Session:
             ("webhooks", url),
             ("broker", f"{self._nats.url} (a real nats-server; streams {', '.join(streams)})"),
             ("health", f"http://127.0.0.1:{admin_port}/readyz and /metrics"),
-            ("secret", self._secret),
+            ("secret", self._secret.get_secret_value()),
             ("try", _send_line(url, self._secret)),
             ("", _send_line(url, self._secret, "--forge")),
         )
@@ -185,21 +186,21 @@ async def _send_until_taken(poster: Poster, event_type: str) -> None:
 def _load(path: Path | None) -> LoadedConfig:
     env = dict(os.environ)
     if not env.get(ENV_VARIABLE):
-        env[ENV_VARIABLE] = _own_secret()
+        env[ENV_VARIABLE] = _own_secret().get_secret_value()
     if path is not None:
         return load(path, env, stand_in=True)
     text = resources.files("gateway.commands").joinpath("dev.yaml").read_text("utf-8")
     return load_config_text(text, "dev.yaml", env, allow_missing_servers=True)
 
 
-def _own_secret() -> str:
+def _own_secret() -> SecretStr:
     """Give the secret of this directory, made at the first run and kept for `gateway send`."""
     if SECRET_FILE.exists():
-        return SECRET_FILE.read_text("ascii").strip()
+        return read_secret_file()
     SECRET_FILE.parent.mkdir(exist_ok=True)
-    secret = "whsec_" + base64.b64encode(secrets.token_bytes(24)).decode()
+    secret = SecretStr("whsec_" + base64.b64encode(secrets.token_bytes(24)).decode())
     with os.fdopen(os.open(SECRET_FILE, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(secret + "\n")
+        file.write(secret.get_secret_value() + "\n")
     return secret
 
 
@@ -220,14 +221,15 @@ def _free(port: int) -> int:
     return port
 
 
-def _send_line(url: str, secret: str, *options: str) -> str:
+def _send_line(url: str, secret: SecretStr, *options: str) -> str:
     """Give a line to paste into a second shell in the same directory."""
     words = [*_own_name(), "send", "user.created", *options]
     if url != DEFAULT_URL:
         words += ["--url", url]
     line = shlex.join(words)
-    kept = SECRET_FILE.exists() and SECRET_FILE.read_text("ascii").strip() == secret
-    return line if kept or os.environ.get(ENV_VARIABLE) == secret else f"{line} --secret …"
+    kept = SECRET_FILE.exists() and read_secret_file() == secret
+    found = kept or os.environ.get(ENV_VARIABLE) == secret.get_secret_value()
+    return line if found else f"{line} --secret …"
 
 
 def _own_name() -> list[str]:

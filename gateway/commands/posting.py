@@ -21,6 +21,7 @@ from typing import Final, Self
 from urllib.parse import urlsplit
 
 import httpx
+from pydantic import SecretStr
 from svix.webhooks import Webhook
 
 from gateway import GatewayError, __version__
@@ -57,11 +58,13 @@ class Poster:
     is wrong.
     """
 
-    def __init__(self, url: str, secret: str, *, forge: bool = False, connections: int = 1) -> None:
+    def __init__(
+        self, url: str, secret: SecretStr, *, forge: bool = False, connections: int = 1
+    ) -> None:
         """Raise `UrlError`, or `SecretError` for a secret that a gateway would not take."""
         self.url: Final = _without_credentials(url)
         decode_secret(secret)  # svix itself takes junk in base64
-        self._webhook = Webhook(secret.strip())
+        self._webhook = Webhook(secret.get_secret_value().strip())
         self._forge = forge
         self._client = _client(_host(url, self.url), self.url, connections)
         self._target = httpx.URL(url)

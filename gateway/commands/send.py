@@ -16,6 +16,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
 import click
+from pydantic import SecretStr
 
 from gateway import GatewayError
 from gateway.clerk.catalogue import ALSO_SEEN, CATALOGUE, did_you_mean
@@ -45,7 +46,7 @@ class SendOptions:
     """What to send, where, how often."""
 
     event_type: str
-    secret: str = field(repr=False)
+    secret: SecretStr
     url: str = DEFAULT_URL
     count: int = 1
     rate: float | None = None
@@ -185,25 +186,37 @@ def _percentile(seconds: Sequence[float], share: float) -> float:
     return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
 
-def _secret(given: str | None) -> tuple[str, str]:
+def _secret(given: SecretStr | None) -> tuple[SecretStr, str]:
     """The secret, and where it was found. Raises `click.UsageError` when it is nowhere."""
     if given is not None:
         return given, "--secret"
     if secret := os.environ.get(ENV_VARIABLE):
-        return secret, f"the environment ({ENV_VARIABLE})"
+        return SecretStr(secret), f"the environment ({ENV_VARIABLE})"
     try:
-        with SECRET_FILE.open("rb") as file:
-            secret = file.read(_MAX_SECRET_FILE).decode().strip()
+        kept = read_secret_file()
     except FileNotFoundError:
         raise click.UsageError(
             f"no signing secret: give --secret, or set {ENV_VARIABLE}, or run where "
             f"`gateway dev` runs, which leaves its secret in {SECRET_FILE}"
         ) from None
+    return kept, str(SECRET_FILE)
+
+
+def read_secret_file() -> SecretStr:
+    """Give what `gateway dev` left. Raises `FileNotFoundError` and `click.UsageError`."""
+    try:
+        with SECRET_FILE.open("rb") as file:
+            return SecretStr(file.read(_MAX_SECRET_FILE).decode().strip())
+    except FileNotFoundError:
+        raise
     except UnicodeDecodeError:
         raise click.UsageError(f"{SECRET_FILE} holds no secret: it is not text") from None
     except OSError as error:
         raise click.UsageError(f"cannot read the secret in {SECRET_FILE}: {error}") from error
-    return secret, str(SECRET_FILE)
+
+
+def _wrap(_ctx: click.Context, _param: click.Parameter, value: str | None) -> SecretStr | None:
+    return None if value is None else SecretStr(value)
 
 
 def _pairs(
@@ -240,6 +253,7 @@ def _note(event_type: str) -> None:
 @click.option("--url", default=DEFAULT_URL, show_default=True, help="Where to post.")
 @click.option(
     "--secret",
+    callback=_wrap,
     help=f"Signing secret (whsec_…). Others can see it in the list of processes; better: the "
     f"variable {ENV_VARIABLE}. Without both, {SECRET_FILE} of `gateway dev` is read.",
 )
@@ -264,7 +278,7 @@ def _note(event_type: str) -> None:
 )
 @click.option("--forge", is_flag=True, help="Spoil the signature; a 401 is then the right answer.")
 @click.pass_context
-def send_command(ctx: click.Context, /, secret: str | None, **given: Any) -> None:
+def send_command(ctx: click.Context, /, secret: SecretStr | None, **given: Any) -> None:
     """Sign and post a sample event, and print the answer.
 
     EVENT_TYPE is one of Clerk's 45 types, such as user.created, or any other.

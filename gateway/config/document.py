@@ -11,12 +11,13 @@ disagree on them. So are duplicate keys, keys that are not text, tags, and the m
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import yaml
 
 from gateway.config.interpolation import Interpolated, Interpolator
+from gateway.config.names import quoted_key
 from gateway.config.problems import (
     ConfigError,
     DocumentPath,
@@ -59,7 +60,7 @@ _KINDS: Final = {
 class Document:
     """A config file as plain values: dict, list, str, int, float, bool and None."""
 
-    value: Any
+    value: Any = field(repr=False)
     positions: Positions
     problems: tuple[Problem, ...]
     failed: frozenset[DocumentPath]
@@ -164,8 +165,8 @@ class _Builder:
                 self._problem(
                     path,
                     at,
-                    f'"{key}" is here twice, first on line {first.line} column {first.col};'
-                    " remove one",
+                    f"{quoted_key(key) or 'this key'} is here twice, first on line {first.line}"
+                    f" column {first.col}; remove one",
                 )
                 continue
             self.keys[(*path, key)] = at
@@ -251,7 +252,7 @@ def _plain_key_problem(text: str) -> str | None:
     value = _core(text)
     if isinstance(value, str):
         return None
-    return f'a key must be text, this is {_KINDS[type(value).__name__]}; write "{text}"'
+    return f"a key must be text, this is {_KINDS[type(value).__name__]}; put it in quotes"
 
 
 def _core(text: str) -> str | int | float | bool | None:

@@ -81,15 +81,15 @@ def _uri_reference(value: str) -> str:
 
 
 def _signing_secret(value: SecretStr) -> SecretStr:
-    text = value.get_secret_value().strip().removeprefix("v1,")
+    secret = SecretStr(value.get_secret_value().strip().removeprefix("v1,"))
     try:
-        decode_secret(text)
+        decode_secret(secret)
     except SecretError as error:
         raise refusal(
             f"this signing secret {error.problem}; copy it from the endpoint's page in the"
             " dashboard: whsec_ and base64"
         ) from None
-    return SecretStr(text)
+    return secret
 
 
 def _password(value: SecretStr) -> SecretStr:

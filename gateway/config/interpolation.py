@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -33,9 +33,12 @@ _SYNTAX: Final = "write ${NAME}, ${NAME:-default}, ${NAME:?message} or ${file:/p
 
 
 class Interpolated(str):
-    """Text that holds something from outside the config file."""
+    """Text that holds something from outside the config file: perhaps a secret."""
 
     __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "Interpolated('**********')"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +54,7 @@ class Fault:
 class Expansion:
     """A value's text with everything replaced that could be."""
 
-    text: str
+    text: str = field(repr=False)
     faults: tuple[Fault, ...]
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Literal, Protocol
+
+from pydantic import SecretStr
 
 from gateway.config.document import Document, read_document
 from gateway.config.findings import Finding, View
 from gateway.config.interpolation import Interpolator
+from gateway.config.misplaced import without_secrets
 from gateway.config.models import GatewayConfig
 from gateway.config.problems import ConfigError, DocumentPath, LineIndex, Positions, Problem
 from gateway.config.repair import Repairs, repair
@@ -55,8 +58,8 @@ class LoadedConfig:
     config: GatewayConfig
     warnings: tuple[Problem, ...]
     positions: Positions = field(repr=False)
-    text: str = field(repr=False)
-    """The file as it was read, for a worker process to load the same."""
+    text: SecretStr
+    """The file as it was read, for a worker process to load the same. It may hold a secret."""
 
     def locate(
         self,
@@ -87,13 +90,17 @@ def load_config(
     Raises `ConfigError` with every problem, also for a file that cannot be read.
     """
     name = os.fspath(path)
-    return load_config_text(
-        _read(name), name, env, allow_missing_servers=allow_missing_servers, checks=checks
-    )
+    try:
+        return load_config_text(
+            _read(name), name, env, allow_missing_servers=allow_missing_servers, checks=checks
+        )
+    except ConfigError as error:
+        told = error
+    raise _without_frames(told)
 
 
 def load_config_text(
-    text: str,
+    text: str | SecretStr,
     name: str,
     env: Mapping[str, str],
     *,
@@ -101,7 +108,32 @@ def load_config_text(
     checks: Iterable[Check] = (),
 ) -> LoadedConfig:
     """As `load_config`, of text that `name` stands for in messages."""
-    document = read_document(text.removeprefix("\ufeff"), name, Interpolator(env))
+    text = SecretStr(text) if isinstance(text, str) else text
+    try:
+        return _load(text, name, env, allow_missing_servers, checks)
+    except ConfigError as error:
+        told = error
+    raise _without_frames(told)
+
+
+def _without_frames(error: ConfigError) -> ConfigError:
+    """Take off the frames it came from: their locals hold the file, and error reporters send them.
+
+    The problems say where in the file each fault is; where in our code it was found helps nobody.
+    """
+    error.__context__ = None
+    return error.with_traceback(None)
+
+
+def _load(
+    text: SecretStr,
+    name: str,
+    env: Mapping[str, str],
+    allow_missing_servers: bool,
+    checks: Iterable[Check],
+) -> LoadedConfig:
+    content = text.get_secret_value().removeprefix("\ufeff")
+    document = read_document(content, name, Interpolator(env))
     view = View(document.positions, allow_missing_servers)
     config, problems = _examine(document, view, checks)
     if config is None or any(problem.severity == "error" for problem in problems):
@@ -129,7 +161,8 @@ def _examine(
     if config is not None:
         problems += _cross_check(config, view, checks, repairs)
     # Through an alias one place in the file can be wrong several times in the same way.
-    unique = {(problem.line, problem.col, problem.message): problem for problem in problems}
+    told = (replace(one, message=without_secrets(one.message)) for one in problems)
+    unique = {(problem.line, problem.col, problem.message): problem for problem in told}
     return config, sorted(unique.values(), key=lambda problem: (problem.line, problem.col))
 
 
@@ -160,7 +193,7 @@ def _locate(positions: Positions, finding: Finding, offset: int = 0) -> Problem:
     return Problem(finding.severity, finding.path, at.line, col, finding.message)
 
 
-def _read(name: str) -> str:
+def _read(name: str) -> SecretStr:
     try:
         with Path(name).open("rb") as file:
             content = file.read(MAX_FILE + 1)
@@ -171,7 +204,7 @@ def _read(name: str) -> str:
     if len(content) > MAX_FILE:
         raise _unreadable(name, "is larger than 1 MiB; this is not a config file")
     try:
-        return content.decode("utf-8-sig")
+        return SecretStr(content.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         before = content[: error.start].decode("utf-8", "replace").removeprefix("\ufeff")
         line, col = LineIndex(before).position(len(before))

@@ -2,26 +2,41 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Final
 
 from gateway.config.problems import DocumentPath
 
-__all__ = ["closest", "name_of"]
+__all__ = ["closest", "name_of", "quoted_key"]
 
 _MAX_COMPARED: Final = 100
 """Characters of a name that is compared with the known ones; the comparison is quadratic."""
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+_WORDS: Final = re.compile(r"[a-z]+(?:[_-][a-z]+)*_?")
 
 
 def name_of(path: DocumentPath) -> str:
-    """Call a value by its key, and its number in a list: `servers[0]`."""
+    """Call a value by its key, and its number in a list: `servers[0]`.
+
+    A key that can be no name may be anything, a secret too: it is not repeated.
+    """
     name = ""
     for part in reversed(path):
         if isinstance(part, str):
-            return part + name
+            return (part if _NAME.fullmatch(part) else "this key") + name
         name = f"[{part}]{name}"
     return name or "the file"
+
+
+def quoted_key(key: str) -> str | None:
+    """Quote a key that reads like one of ours, or None.
+
+    Of `{user: u, password: one,two}` YAML makes a key `two`; and values end up as keys in other
+    ways. The place is told anyway.
+    """
+    return f'"{key}"' if len(key) <= _MAX_COMPARED and _WORDS.fullmatch(key) else None
 
 
 def closest(name: str, known: Iterable[str]) -> str | None:

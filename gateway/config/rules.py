@@ -9,6 +9,7 @@ from typing import Final
 
 from gateway.config.destinations import literal_beginning, subject_problem, topic_problem
 from gateway.config.findings import Finding, View
+from gateway.config.misplaced import misplaced_secrets
 from gateway.config.models import (
     BrokerConfig,
     DeadLetterConfig,
@@ -44,6 +45,7 @@ def check(config: GatewayConfig, view: View) -> Iterator[Finding]:
     yield from check_routes(config, view)
     yield from check_targets(config, view)
     yield from _delivery(config, view)
+    yield from misplaced_secrets(config)
 
 
 def _server(config: GatewayConfig) -> Iterator[Finding]:

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 
 from gateway.config.base import bare_type
 from gateway.config.models import GatewayConfig
-from gateway.config.names import closest, name_of
+from gateway.config.names import closest, name_of, quoted_key
 from gateway.config.problems import DocumentPath
 from gateway.config.refusal import REFUSAL
 
@@ -70,7 +70,7 @@ def _fault(detail: Mapping[str, Any]) -> Fault:
     place = _place(detail["loc"])
     context = detail.get("ctx") or {}
     if kind == "extra_forbidden":
-        return Fault(place, kind, _unknown_key(place))
+        return Fault(place, kind, _unknown_key(place, detail.get("input")))
     name = name_of(place.path)
     if kind == "missing":
         return Fault(place, kind, f"{name} is missing; {_purpose(place)}")
@@ -118,13 +118,16 @@ def _model_of_kind(union: Any, kind: str | int) -> Any:
     )
 
 
-def _unknown_key(place: Place) -> str:
+def _unknown_key(place: Place, value: Any) -> str:
     key = str(place.path[-1])
+    # Without a value it may be the rest of one, such as a password with a comma.
+    quoted = None if value is None else quoted_key(key)
+    told = "unknown key" if quoted is None else f"unknown key {quoted}"
     known = tuple(place.model.model_fields)
     near = closest(key, known)
     if near is not None:
-        return f'unknown key "{key}", did you mean "{near}"?'
-    return f'unknown key "{key}"; here can be {", ".join(known)}'
+        return f'{told}, did you mean "{near}"?'
+    return f"{told}; here can be {', '.join(known)}"
 
 
 def _purpose(place: Place) -> str:

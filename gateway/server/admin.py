@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 from litestar import Litestar, MediaType, Request, Response, get
 from litestar.exceptions import HTTPException
+from pydantic import SecretStr
 
 __all__ = ["AdminSource", "admin_app"]
 
@@ -26,7 +27,7 @@ class AdminSource(msgspec.Struct, frozen=True):
 
     readiness: Callable[[], tuple[int, Mapping[str, Any]]]
     metrics: Callable[[], bytes]
-    token: str
+    token: SecretStr
     """Empty: none is asked for; the config allows that on loopback only."""
     metrics_public: bool
 
@@ -59,11 +60,11 @@ def admin_app(source: AdminSource) -> Litestar:
     )
 
 
-def _holds_token(request: Request[Any, Any, Any], token: str) -> bool:
+def _holds_token(request: Request[Any, Any, Any], token: SecretStr) -> bool:
     if not token:
         return True
     given = request.headers.get("authorization", "")
-    return hmac.compare_digest(given.encode(), f"Bearer {token}".encode())
+    return hmac.compare_digest(given.encode(), f"Bearer {token.get_secret_value()}".encode())
 
 
 def _unauthorized() -> Response[bytes]:

@@ -74,7 +74,7 @@ async def serve(
     source = AdminSource(
         readiness=lambda: readiness(tree.healths()),
         metrics=tree.metrics,
-        token=config.admin.token.get_secret_value(),
+        token=config.admin.token,
         metrics_public=config.admin.metrics_public,
     )
     admin = HttpServer(admin_app(source), admin_socket, Connections(_ADMIN), _not_told)

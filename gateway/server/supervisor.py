@@ -15,10 +15,12 @@ import sys
 import tempfile
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import structlog
 from prometheus_client import multiprocess
+from pydantic import SecretStr
 
 from gateway import GatewayError
 from gateway.app import Blueprint
@@ -49,8 +51,28 @@ class Orders(msgspec.Struct, frozen=True):
     """What a worker is told when it starts."""
 
     config_name: str
-    config_text: str
+    config_text: SecretStr
+    """The file as it was read. It may hold a secret, so only `encode` writes it out."""
     listen_fd: int
+
+    def encode(self) -> bytes:
+        """Give the line for the worker's channel: a socket pair that nobody else holds."""
+        return msgspec.json.encode(self, enc_hook=_bare) + b"\n"
+
+    @classmethod
+    def decode(cls, line: bytes) -> Orders:
+        """Read what `encode` gave."""
+        return msgspec.json.decode(line, type=cls, dec_hook=_typed)
+
+
+def _bare(value: Any) -> str:
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    raise NotImplementedError  # msgspec's word for a type that cannot be encoded
+
+
+def _typed(kind: type[Any], value: Any) -> Any:
+    return kind(value)
 
 
 class _Worker:
@@ -157,7 +179,7 @@ class Supervisor:
         """Give the worker its orders, then read its reports until it is gone."""
         reader, writer = await asyncio.open_unix_connection(sock=channel, limit=_MAX_LINE)
         try:
-            writer.write(msgspec.json.encode(self._orders) + b"\n")
+            writer.write(self._orders.encode())
             await writer.drain()
             while line := await reader.readline():
                 worker.health = msgspec.json.decode(line, type=ProcessHealth)

@@ -45,7 +45,7 @@ def main() -> int:
 async def _work(channel_fd: int) -> int:
     channel = socket.socket(fileno=channel_fd)
     reader, writer = await asyncio.open_unix_connection(sock=channel, limit=_MAX_LINE)
-    orders = msgspec.json.decode(await reader.readline(), type=Orders)
+    orders = Orders.decode(await reader.readline())
     loaded = load_config_text(orders.config_text, orders.config_name, os.environ)
     configure(loaded.config.log.level, loaded.config.log.format)
     bound = socket.socket(fileno=orders.listen_fd)

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.gateway_process import SECRET, assert_clean
-from tests.servers.process import ServerProcess
+from tests.canaries import SECRET
+from tests.e2e.gateway_process import assert_clean
+from tests.outputs import OUTPUTS, OwnProcess
 
 GATEWAY = (sys.executable, "-m", "gateway")
 _PATIENCE = 60.0
@@ -49,8 +50,16 @@ def gateway(*arguments: object, cwd: Path, env: Mapping[str, str] | None = None)
         timeout=_PATIENCE,
         check=False,
     )
+    gathered(done)
     assert_clean(done.stderr)
     return Done(done.returncode, done.stdout, done.stderr)
+
+
+def gathered(done: subprocess.CompletedProcess[str]) -> None:
+    """Have the canaries looked for in what a command has written."""
+    OUTPUTS.processes += 1
+    OUTPUTS.gather("the standard output of a command", done.stdout)
+    OUTPUTS.gather("the standard error of a command", done.stderr)
 
 
 def write_config(directory: Path, config: Mapping[str, Any]) -> Path:
@@ -63,7 +72,7 @@ def write_config(directory: Path, config: Mapping[str, Any]) -> Path:
     return path
 
 
-class Running(ServerProcess):
+class Running(OwnProcess):
     """A command that runs until it is told to end; both its outputs are in `log`."""
 
     ready_seconds = _PATIENCE

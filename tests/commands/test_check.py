@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from tests.canaries import SECRET
 from tests.commands.command import Done, gateway, write_config
-from tests.e2e.gateway_process import SECRET
 from tests.e2e.readback import create_stream
 from tests.servers.kafka import KafkaAt
 from tests.servers.nats import NatsServer

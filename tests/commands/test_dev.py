@@ -20,7 +20,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.commands.command import GATEWAY, Done, Running, gateway
+from tests.canaries import SHOWN_BY_DEV
+from tests.commands.command import GATEWAY, Done, Running, gateway, gathered
 from tests.e2e.gateway_process import children, is_running
 from tests.e2e.readback import create_stream, stream_messages
 from tests.servers.nats import NatsServer
@@ -77,6 +78,7 @@ def type_line(written: str, *options: str, cwd: Path) -> Done:
     done = subprocess.run(
         [*words, *options], cwd=cwd, capture_output=True, text=True, timeout=60, check=False
     )
+    gathered(done)
     return Done(done.returncode, done.stdout, done.stderr)
 
 
@@ -166,7 +168,7 @@ def test_a_second_run_goes_on_where_the_first_ended(dev: Dev, tmp_path: Path) ->
 def test_the_secret_of_the_environment_is_used(
     dev: Dev, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    secret = "whsec_plJ3nmyCDGBKInavdOK15jsl"
+    secret = SHOWN_BY_DEV
     monkeypatch.setenv("CLERK_WEBHOOK_SIGNING_SECRET", secret)
     written = dev().until_written("seq 5")
     assert line(written, "secret") == secret
@@ -298,6 +300,7 @@ def test_no_nats_server_is_told_with_a_remedy(tmp_path: Path) -> None:
         timeout=60,
         check=False,
     )
+    gathered(done)
     assert done.returncode == 2
     assert "pip install 'clerk-event-gateway[dev]'" in done.stderr
     assert "Traceback" not in done.stderr

@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from pydantic import SecretStr
 from svix.webhooks import Webhook, WebhookVerificationError
 
 from gateway.clerk.catalogue import CATALOGUE
@@ -26,9 +27,8 @@ from gateway.commands.answers import Answer, answer_line
 from gateway.commands.posting import Poster, UrlError
 from gateway.commands.send import SendOptions, send, send_command
 from gateway.signature import SecretError
+from tests.canaries import OTHER_SECRET, SECRET, URL_PASSWORD
 
-SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
-OTHER_SECRET = "whsec_plJ3nmyCDGBKInavdOK15jsl"
 PATH = "/webhooks/clerk"
 
 Reply = Callable[["Received"], tuple[int, bytes]]
@@ -283,7 +283,7 @@ async def test_an_answer_that_never_comes_ends_at_svixs_limit(
 
     async with await asyncio.start_server(drip, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
-        async with Poster(f"http://127.0.0.1:{port}/", SECRET) as poster:
+        async with Poster(f"http://127.0.0.1:{port}/", SecretStr(SECRET)) as poster:
             answer = await poster.post(b"{}")
         await asyncio.wait_for(gone.wait(), 10)
     assert answer == Answer(answer.svix_id, None, problem="no answer within 0.3 s")
@@ -431,21 +431,21 @@ def test_a_type_that_nobody_knows_is_sent_with_a_note(run: Run, site: Site) -> N
 
 async def test_send_is_a_function_for_other_commands(site: Site) -> None:
     out, err = StringIO(), StringIO()
-    assert await send(SendOptions("user.created", SECRET, site.url), out, err) == 0
+    assert await send(SendOptions("user.created", SecretStr(SECRET), site.url), out, err) == 0
     assert out.getvalue().startswith("200 delivered user.created msg_")
     assert err.getvalue() == ""
 
 
 def test_the_secret_is_in_no_repr() -> None:
-    assert "MfKQ" not in repr(SendOptions("user.created", SECRET))
+    assert "MfKQ" not in repr(SendOptions("user.created", SecretStr(SECRET)))
 
 
 def test_a_poster_refuses_what_cannot_work() -> None:
     with pytest.raises(UrlError) as raised:
-        Poster("http://user:hunter2@/x", SECRET)
+        Poster(f"http://user:{URL_PASSWORD}@/x", SecretStr(SECRET))
     assert raised.value.url == "http:///x"
     with pytest.raises(SecretError):
-        Poster("http://127.0.0.1/", "whsec_")
+        Poster("http://127.0.0.1/", SecretStr("whsec_"))
 
 
 def test_a_reader_that_goes_away_ends_the_command_quietly(site: Site) -> None:

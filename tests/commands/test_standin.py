@@ -15,6 +15,7 @@ from gateway.brokers.base import Need
 from gateway.clerk.catalogue import ALSO_SEEN, CATALOGUE
 from gateway.commands.standin import dev_subjects, stand_in, subject_covers
 from gateway.config import GatewayConfig, load_config_text
+from tests.canaries import SECRET
 
 URL = "nats://127.0.0.1:4333"
 OTHER = "nats://bus.example.com:4222"
@@ -29,7 +30,7 @@ def stood_in(brokers: dict[str, Any], *targets: dict[str, Any], **delivery: Any)
     """Give what becomes of a config with one route to these targets."""
     content = {
         "server": {"host": "0.0.0.0", "max_body": "1MiB"},
-        "sources": {"clerk": {"secrets": ["whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"]}},
+        "sources": {"clerk": {"secrets": [SECRET]}},
         "brokers": brokers,
         "routes": [{"name": "all", "events": ["*"], "targets": list(targets)}],
         "delivery": delivery,

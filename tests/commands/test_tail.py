@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
+from tests.canaries import CANARY
 from tests.commands.command import GATEWAY, Running, gateway, write_config
 from tests.e2e.client import Client, event, signed
-from tests.e2e.gateway_process import CANARY, GatewayProcess
+from tests.e2e.gateway_process import GatewayProcess
 from tests.e2e.readback import create_stream
 from tests.servers.kafka import KafkaAt
 from tests.servers.nats import NatsServer
@@ -110,6 +111,7 @@ def test_text(site: Site) -> None:
     assert "Traceback" not in tail.written
 
 
+@pytest.mark.shows_payload("`tail --format json` shows payloads by contract")
 def test_json_has_the_whole_record(site: Site) -> None:
     tail = site.tail("--format", "json")
     (svix_id,) = site.send("user.created")

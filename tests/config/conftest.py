@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping
 import pytest
 
 from gateway.config import ConfigError, LoadedConfig, Problem, load_config_text
+from tests.canaries import SECRET
+from tests.outputs import OUTPUTS
 
-SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 MARK = "‸"
 
 SECTIONS = {
@@ -55,6 +56,7 @@ def problems(load: Load) -> Problems:
         try:
             return load(text, env, **options).warnings
         except ConfigError as error:
+            OUTPUTS.gather("a ConfigError", str(error))
             return error.problems
 
     return run

@@ -19,7 +19,8 @@ from gateway.config import (
 )
 from gateway.config.load import MAX_FILE
 from gateway.config.problems import DocumentPath
-from tests.config.conftest import SECRET, Load, complete
+from tests.canaries import SECRET
+from tests.config.conftest import Load, complete
 
 
 def errors(text: str) -> list[str]:

@@ -15,7 +15,7 @@ from gateway.config import load_config
 from gateway.config.base import bare_type
 from gateway.config.models import GatewayConfig, KafkaConfig, ServerConfig
 from gateway.config.repair import STAND_INS
-from tests.config.conftest import SECRET
+from tests.canaries import SECRET
 
 EXAMPLE = Path(__file__).parents[2] / "config.example.yaml"
 

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from gateway.config.destinations import literal_beginning, subject_problem, topic_problem
-from tests.config.conftest import SECRET, Load, Problems
+from tests.canaries import SECRET
+from tests.config.conftest import Load, Problems
 
 S = SECRET
 NATS_ONLY = 'routes: [{name: a, events: ["*"], targets: [{broker: bus, subject: x}]}]\n'

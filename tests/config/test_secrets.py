@@ -10,9 +10,9 @@ from pydantic import ValidationError
 
 from gateway.config import ConfigError, load_config_text
 from gateway.config.models import SaslConfig, SourceConfig
-from tests.config.conftest import SECRET, complete
-
-CANARY = "CaNaRyCaNaRyCaNaRy"
+from tests.canaries import CONFIG_CANARY as CANARY
+from tests.canaries import SECRET
+from tests.config.conftest import complete
 
 
 def everything_said(text: str, env: dict[str, str] | None = None) -> str:

@@ -9,7 +9,8 @@ import pytest
 from gateway.config import validation
 from gateway.config.models import ServerConfig
 from gateway.config.names import closest, name_of
-from tests.config.conftest import SECRET, Load, Problems
+from tests.canaries import SECRET
+from tests.config.conftest import Load, Problems
 
 S = SECRET
 
@@ -94,7 +95,7 @@ CASES = [
     # Names, paths, addresses.
     (
         "brokers: {events: {kind: kafka, servers: [a]}, ‸my bus: {kind: nats, servers: [a]}}",
-        "my bus: expected a name of letters, digits, _ and -",
+        "this key: expected a name of letters, digits, _ and -",
     ),
     (
         'routes: [{name: ‸-x, events: ["*"], targets: [{broker: events, topic: x}]}]',

@@ -13,9 +13,8 @@ from gateway.event import Event
 from gateway.metadata import Metadata
 from gateway.routing.compile import compile_table
 from gateway.routing.table import Table
+from tests.canaries import SECRET
 
-SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
-OTHER_SECRET = "whsec_plJ3nmyCDGBKInavdOK15jsl"
 NOW = 1_800_000_000
 SVIX_ID = "msg_2b"
 BODY = b'{"data":{"id":"user_1"},"object":"event","type":"user.created"}'

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import msgspec
+from pydantic import SecretStr
 
 from gateway.address import Networks
 from gateway.brokers.fake import FakeBroker, Stored
@@ -20,7 +21,8 @@ from gateway.observability.metrics import Metrics
 from gateway.observability.record import Recorder
 from gateway.routing.expressions import Expression
 from gateway.signature import Verifier
-from tests.core.builders import BODY, SECRET, RequestHeaders, route, signed, table, target
+from tests.canaries import SECRET
+from tests.core.builders import BODY, RequestHeaders, route, signed, table, target
 
 if TYPE_CHECKING:
     from litestar.types import HTTPScope
@@ -76,7 +78,7 @@ class Service:
         self.table = table(*(routes or (route(target(), target("bus", "clerk.{type}")),)))
         endpoint = Endpoint(
             sender=Sender("clerk", "clerk/clerk", type_required, Expression("type")),
-            verifier=Verifier((SECRET,), 300.0),
+            verifier=Verifier((SecretStr(SECRET),), 300.0),
             allow_from=Networks(allow_from),
             abort_permanent=abort_permanent,
         )

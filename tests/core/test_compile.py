@@ -11,7 +11,8 @@ from gateway.routing.compile import (
     compile_table,
     find_faults,
 )
-from tests.core.builders import SECRET, config, route, target
+from tests.canaries import SECRET
+from tests.core.builders import config, route, target
 
 
 def test_all_faults_are_told_at_once_with_path_and_offset() -> None:

@@ -19,7 +19,8 @@ from gateway.ingress import CONNECTION, Fault, Limits
 from gateway.observability import logs
 from gateway.observability.logs import LogWriter
 from gateway.routing.table import Table
-from tests.core.builders import BODY, OTHER_SECRET, SECRET, SVIX_ID, route, signed, target
+from tests.canaries import OTHER_SECRET, SECRET
+from tests.core.builders import BODY, SVIX_ID, route, signed, target
 from tests.core.service import AMPLE, LETTERS, PATH, Service
 
 FINE = ("delivered", "")

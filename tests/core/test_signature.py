@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 
 import pytest
+from pydantic import SecretStr
 
 from gateway.signature import Proof, SecretError, SignatureError, Verifier, decode_secret
-from tests.core.builders import BODY, NOW, OTHER_SECRET, SECRET, SVIX_ID, signature, signed
+from tests.canaries import OTHER_SECRET, SECRET
+from tests.core.builders import BODY, NOW, SVIX_ID, signature, signed
 
 TOLERANCE = 300.0
 GOOD = signature().encode()
@@ -17,6 +19,10 @@ ENCODED = GOOD.removeprefix(b"v1,")
 NOT_CANONICAL = ENCODED[:42] + bytes([ENCODED[42] + 1]) + b"="
 
 
+def verifier(*secrets: str) -> Verifier:
+    return Verifier([SecretStr(secret) for secret in secrets], TOLERANCE)
+
+
 def verify(
     headers: list[tuple[bytes, bytes]],
     body: bytes = BODY,
@@ -24,7 +30,7 @@ def verify(
     now: float = NOW,
     secrets: tuple[str, ...] = (SECRET,),
 ) -> Proof:
-    return Verifier(secrets, TOLERANCE).verify(headers, body, now)
+    return verifier(*secrets).verify(headers, body, now)
 
 
 def refusal(
@@ -354,7 +360,7 @@ def test_rotation_takes_the_old_and_the_new_secret_until_the_old_one_goes() -> N
     ids=["prefixed", "bare", "unpadded", "with-whitespace", "plus-and-slash"],
 )
 def test_secrets_as_people_paste_them(secret: str, key: bytes) -> None:
-    assert decode_secret(secret) == key
+    assert decode_secret(SecretStr(secret)).get_secret_value() == key
 
 
 @pytest.mark.parametrize(
@@ -374,7 +380,7 @@ def test_secrets_as_people_paste_them(secret: str, key: bytes) -> None:
 )
 def test_what_cannot_be_a_secret(secret: str, problem: str) -> None:
     with pytest.raises(SecretError) as caught:
-        decode_secret(secret)
+        decode_secret(SecretStr(secret))
     assert caught.value.problem == problem
     assert len(secret) < 8 or secret not in str(caught.value)
 
@@ -383,16 +389,16 @@ def test_no_secret_is_no_verifier() -> None:
     with pytest.raises(SecretError, match="is missing"):
         Verifier((), TOLERANCE)
     with pytest.raises(SecretError, match="is not base64"):
-        Verifier((SECRET, "no base64!"), TOLERANCE)
+        verifier(SECRET, "no base64!")
 
 
 def test_no_secret_shows() -> None:
-    verifier = Verifier((SECRET,), TOLERANCE)
-    shown = f"{verifier!r} {verifier!s}"
+    under_test = verifier(SECRET)
+    shown = f"{under_test!r} {under_test!s}"
     with pytest.raises(SignatureError) as caught:
-        verifier.verify(signed(secret=OTHER_SECRET), BODY, NOW)
+        under_test.verify(signed(secret=OTHER_SECRET), BODY, NOW)
     shown += f"{caught.value!r} {caught.value!s} {caught.value.__dict__}"
-    key = decode_secret(SECRET)
+    key = decode_secret(SecretStr(SECRET)).get_secret_value()
     for secret in (SECRET, SECRET.removeprefix("whsec_"), key.hex(), repr(key)[2:-1]):
         assert secret not in shown
 

@@ -9,21 +9,21 @@ import time
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import SecretStr
 from svix.webhooks import Webhook, WebhookVerificationError
 
 from gateway.signature import SignatureError, Verifier
+from tests.canaries import OTHER_SECRET, SECRET
 from tests.core.builders import (
     BODY,
     NOW,
-    OTHER_SECRET,
-    SECRET,
     RequestHeaders,
     signature,
     signed,
 )
 
 TOLERANCE = 300.0
-VERIFIER = Verifier((SECRET,), TOLERANCE)
+VERIFIER = Verifier((SecretStr(SECRET),), TOLERANCE)
 LIBRARY = Webhook(SECRET)
 
 ids = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=40)
@@ -143,7 +143,7 @@ def test_no_bit_of_a_header_can_be_flipped(at: int) -> None:
 @given(st.binary(min_size=16, max_size=64), st.binary(max_size=300))
 def test_any_key_proves_its_own_messages_and_no_other(key: bytes, body: bytes) -> None:
     secret = "whsec_" + base64.b64encode(key).decode()
-    verifier = Verifier((secret,), TOLERANCE)
+    verifier = Verifier((SecretStr(secret),), TOLERANCE)
     assert verifier.verify(signed(body, secret=secret), body, NOW).timestamp == str(NOW)
     with pytest.raises(SignatureError, match="no matching signature"):
         verifier.verify(signed(body), body, NOW)

@@ -14,14 +14,15 @@ import nats
 import pytest
 from aiokafka import AIOKafkaProducer
 from nats.js.api import StreamConfig
+from pydantic import SecretStr
 
 from gateway.metadata import Metadata, kafka_headers, nats_headers
 from gateway.signature import Verifier
+from tests.canaries import SECRET
 from tests.docs.pages import blocks
 from tests.servers.kafka import KafkaAt
 from tests.servers.nats import NatsServer
 
-KEY = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 PATIENCE = 30.0
 TOPIC = f"clerk.users-{secrets.token_hex(6)}"
 """Stands in for the page's `clerk.users`: tests share a Kafka."""
@@ -137,7 +138,9 @@ def test_a_signature_is_verified_from_a_record(page: dict[str, Any]) -> None:
         "svix-signature": "v1a,other v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=",
     }
     body = b'{"test": 2432232314}'
-    assert page["is_genuine"](headers, body, KEY)
-    assert not page["is_genuine"](headers, body + b" ", KEY)
+    assert page["is_genuine"](headers, body, SECRET)
+    assert not page["is_genuine"](headers, body + b" ", SECRET)
     raw = [(name.encode(), value.encode()) for name, value in headers.items()]
-    assert Verifier([KEY], 300).verify(raw, body, 1614265330).timestamp == "1614265330"
+    assert (
+        Verifier([SecretStr(SECRET)], 300).verify(raw, body, 1614265330).timestamp == "1614265330"
+    )

@@ -21,9 +21,9 @@ from gateway.cli import cli
 from gateway.config import ConfigError
 from gateway.observability.metrics import Metrics
 from gateway.routing.template import Template
+from tests.canaries import DOCS_SECRET as SECRET
 from tests.docs.pages import PAGES, PART, ROOT, Block, blocks, code, commands, section, table
 
-SECRET = "whsec_ZXhhbXBsZSBleGFtcGxlIGV4YW1wbGU="
 VARIABLES = (
     "CLERK_WEBHOOK_SIGNING_SECRET",
     "CLERK_SECRET_OLD",

@@ -17,14 +17,9 @@ from typing import Any, Self
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.e2e.gateway_process import (
-    CANARY,
-    PATH,
-    SECRET,
-    TOKEN,
-    GatewayProcess,
-    assert_clean,
-)
+from tests.canaries import CANARY, SECRET, TOKEN
+from tests.e2e.gateway_process import PATH, GatewayProcess, assert_clean
+from tests.outputs import OUTPUTS
 
 PATIENCE = 40.0
 Outcome = tuple[str, str, str]
@@ -126,7 +121,9 @@ class Client:
     async def admin(self, path: str, token: str | None = TOKEN) -> httpx.Response:
         """Ask the admin port."""
         headers = {} if token is None else {"authorization": f"Bearer {token}"}
-        return await self._http.get(self.gateway.admin_url + path, headers=headers)
+        answer = await self._http.get(self.gateway.admin_url + path, headers=headers)
+        OUTPUTS.gather(f"the answer to GET {path}", _whole(answer))
+        return answer
 
     async def samples(self, name: str) -> dict[tuple[str, ...], float]:
         """Give a metric's samples by their label values, in the order of the text."""
@@ -194,6 +191,11 @@ class Client:
 
 def _assert_discreet(answer: httpx.Response, method: str) -> None:
     """Assert that an answer holds nothing of the payload, and before a proof next to nothing."""
+    OUTPUTS.gather(f"the answer to a {method}", _whole(answer))
     assert_clean(answer.text)
     if answer.status_code in {401, 404, 405, 408, 413} and method != "HEAD":
         assert set(answer.json()) == {"status", "error"}
+
+
+def _whole(answer: httpx.Response) -> bytes:
+    return repr(answer.headers.raw).encode() + b"\n" + answer.content

@@ -14,20 +14,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.servers.process import ServerProcess
-
-SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
-OTHER_SECRET = "whsec_plJ3nmyCDGBKInavdOK15jsl"
-TOKEN = "admin-token-9f2c41d8"
-CANARY = "canary-5b1e77"
-"""Stands in every payload of the tests, in the place of somebody's name."""
+from tests.canaries import CANARY, OTHER_SECRET, SECRET, TOKEN
+from tests.outputs import OwnProcess
 
 PATH = "/webhooks/clerk"
 END_SECONDS = 40.0
 _NEVER = (SECRET.removeprefix("whsec_"), OTHER_SECRET.removeprefix("whsec_"), TOKEN, CANARY)
 
 
-class GatewayProcess(ServerProcess):
+class GatewayProcess(OwnProcess):
     """`python -m gateway serve`; ports are taken by the gateway and read from its log."""
 
     ready_seconds = 60.0

@@ -10,9 +10,10 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.canaries import TOKEN
 from tests.e2e.client import Client, event
 from tests.e2e.conftest import Start
-from tests.e2e.gateway_process import TOKEN, GatewayProcess
+from tests.e2e.gateway_process import GatewayProcess
 from tests.e2e.readback import create_stream
 from tests.e2e.wire import connected, head
 from tests.servers.nats import NatsServer

@@ -16,9 +16,9 @@ from nats.aio.msg import Msg
 
 from gateway.clerk.catalogue import CATALOGUE
 from gateway.clerk.samples import sample
+from tests.canaries import CANARY
 from tests.e2e.client import Client, event, new_id, signed
 from tests.e2e.conftest import Start
-from tests.e2e.gateway_process import CANARY
 from tests.e2e.java_partitioner import murmur2, partition_of
 from tests.e2e.readback import Stored, create_stream, kafka_records, nats_client, stream_messages
 from tests.servers.kafka import KafkaAt

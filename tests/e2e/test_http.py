@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
+from tests.canaries import OTHER_SECRET
 from tests.e2e.client import Client, event, new_id, signed
 from tests.e2e.conftest import Start
-from tests.e2e.gateway_process import OTHER_SECRET, PATH, GatewayProcess
+from tests.e2e.gateway_process import PATH, GatewayProcess
 from tests.e2e.readback import stream_messages
 from tests.e2e.rows import MAX_BODY, STREAM, Bus, config
 

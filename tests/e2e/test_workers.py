@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 
 import pytest
 
+from tests.canaries import SECRET, TOKEN, canaries
 from tests.e2e.client import Client, until
 from tests.e2e.conftest import Start
 from tests.e2e.gateway_process import GatewayProcess, children, is_running
@@ -159,3 +163,28 @@ async def test_sigterm_while_the_workers_start(
     await asyncio.gather(starting, return_exceptions=True)
     assert await asyncio.to_thread(gateway.exit_code) == 0
     assert time.monotonic() - began < SHUTDOWN + SLACK
+
+
+async def test_no_secret_of_the_file_is_in_the_list_of_processes(
+    gateways: Start, nats_server: NatsServer, unique: Callable[[str], str]
+) -> None:
+    config = await on(nats_server, unique("listed"))
+    gateway = gateways({**config, "sources": {"clerk": {"secrets": [SECRET]}}}, workers=2)
+    assert {SECRET, TOKEN} <= set(gateway.config.read_text().split('"'))
+    workers = await until_workers(gateway, 2)
+    listed = b"".join(map(_listed, (gateway.pid, *workers)))
+    assert listed.count(b"gateway") >= 3
+    found = [one.name for one in canaries() if any(form in listed for form in one.forms())]
+    assert found == []
+    async with Client(gateway) as client:
+        assert (await client.until_delivered()).word == (200, "delivered")
+
+
+def _listed(pid: int) -> bytes:
+    """Give what others can see of a process: its arguments, and to its user its environment."""
+    shown = subprocess.run(
+        ["ps", "-ww", "-o", "args=", "-p", str(pid)], capture_output=True, check=True
+    ).stdout
+    if sys.platform != "linux":
+        return shown
+    return shown + Path(f"/proc/{pid}/environ").read_bytes()

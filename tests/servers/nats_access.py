@@ -15,6 +15,8 @@ from typing import Any
 
 import nkeys
 
+from tests.canaries import remember
+
 _UNLIMITED = -1
 
 
@@ -23,6 +25,7 @@ def nkey_access(directory: Path) -> tuple[dict[str, object], Path]:
     user = _key(nkeys.PREFIX_BYTE_USER)
     seed = directory / "user.nk"
     seed.write_bytes(user.seed)
+    remember(f"the seed {_public(user)}", user.seed)
     return {"authorization": {"users": [{"nkey": _public(user)}]}}, seed
 
 
@@ -53,7 +56,10 @@ def creds_access(directory: Path) -> tuple[dict[str, object], Path]:
     }
     limits = {"subs": _UNLIMITED, "data": _UNLIMITED, "payload": _UNLIMITED}
     credentials = directory / "user.creds"
-    credentials.write_text(_CREDENTIALS.format(_token(account, user, "user", limits), _seed(user)))
+    token, seed = _token(account, user, "user", limits), _seed(user)
+    remember(f"the user JWT of {_public(user)}", token)
+    remember(f"the seed of {_public(user)}", seed)
+    credentials.write_text(_CREDENTIALS.format(token, seed))
     return options, credentials
 
 

@@ -211,7 +211,7 @@ class Cluster:
             request_timeout_ms=int(self.options.request_timeout * 1000),
             max_idle_ms=_MAX_IDLE_MS,
             on_close=self._closed,
-            **self.options.security,
+            **self.options.login(),
         )
 
     def _closed(self, connection: AIOKafkaConnection, reason: CloseReason | None) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from aiokafka.conn import collect_hosts
 from aiokafka.record.default_records import DefaultRecordBatch
+from pydantic import SecretStr
 
 from gateway.brokers.base import BrokerOptionsError
 from gateway.brokers.tls import tls_context
@@ -34,12 +35,16 @@ class ClientOptions(msgspec.Struct, frozen=True):
     servers: tuple[tuple[str, int], ...]
     """Bootstrap addresses, in the order of the config."""
     security: dict[str, Any]
-    """Keyword arguments that aiokafka's connections and consumers share. Holds the password."""
+    """Keyword arguments that aiokafka's connections and consumers share, but for the password."""
     request_timeout: float
     """Seconds until an unanswered request closes its connection."""
+    password: SecretStr | None = None
 
-    def __repr__(self) -> str:
-        return f"ClientOptions(broker={self.broker!r}, servers={self.servers!r})"
+    def login(self) -> dict[str, Any]:
+        """Give `security` with the password, for the client that sends it."""
+        if self.password is None:
+            return self.security
+        return {**self.security, "sasl_plain_password": self.password.get_secret_value()}
 
 
 class PublishOptions(msgspec.Struct, frozen=True):
@@ -71,13 +76,13 @@ def client_options(broker: str, config: KafkaConfig) -> ClientOptions:
     if config.sasl is not None:
         security["sasl_mechanism"] = config.sasl.mechanism
         security["sasl_plain_username"] = config.sasl.username
-        security["sasl_plain_password"] = config.sasl.password.get_secret_value()
     security["security_protocol"] = _protocol(tls=config.tls is not None, sasl=bool(config.sasl))
     return ClientOptions(
         broker=broker,
         servers=_servers(broker, config.servers),
         security=security,
         request_timeout=config.request_timeout,
+        password=None if config.sasl is None else config.sasl.password,
     )
 
 
@@ -100,12 +105,12 @@ def _servers(broker: str, servers: tuple[str, ...]) -> tuple[tuple[str, int], ..
         raise BrokerOptionsError(broker, "servers", "is empty; give at least one host:port")
     found: list[tuple[str, int]] = []
     for server in servers:
+        # Not repeated, nor aiokafka's error, which does: a URL may hold a login.
         if "://" in server:
-            problem = f"{server!r} is a URL; Kafka takes host:port"
-            raise BrokerOptionsError(broker, "servers", problem)
+            raise BrokerOptionsError(broker, "servers", "holds a URL; Kafka takes host:port")
         try:
             found += [(host, port) for host, port, _ in collect_hosts([server])]
-        except ValueError as error:
-            problem = f"{server!r} is not host:port"
-            raise BrokerOptionsError(broker, "servers", problem) from error
+        except ValueError:
+            problem = "holds an entry that is not host:port"
+            raise BrokerOptionsError(broker, "servers", problem) from None
     return tuple(found)

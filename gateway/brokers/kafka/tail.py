@@ -66,7 +66,7 @@ class _Tail(AsyncGenerator[Arrival, None]):
             auto_offset_reset="earliest",
             enable_auto_commit=False,
             request_timeout_ms=_REQUEST_TIMEOUT_MS,
-            **options.security,
+            **options.login(),
         )
         self._next: dict[TopicPartition, int] = {}
         """The offset to read next, per partition."""

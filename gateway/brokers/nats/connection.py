@@ -36,10 +36,12 @@ from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import msgspec
+from nats.aio.client import RawCredentials
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 from nats.errors import StaleConnectionError
+from pydantic import SecretStr
 
 from gateway.brokers.nats.client import Client
 from gateway.brokers.nats.errors import (
@@ -231,13 +233,13 @@ class Connection:
             "tls": self._options.tls,
             "tls_hostname": self.server.tls_host or self.server.host,
         } | {
-            name: partial(self._tell, value) if isinstance(value, str) and name in _SENT else value
+            name: partial(self._tell, value) if name in _SENT else _bare(name, value)
             for name, value in self._options.login(self.server).items()
         }
 
-    def _tell(self, secret: str) -> str:
+    def _tell(self, secret: SecretStr) -> str:
         self._check_tls()
-        return secret
+        return secret.get_secret_value()
 
     def _check_tls(self) -> None:
         if (self._options.tls is not None or self.server.tls) and not self._client.secured:
@@ -358,6 +360,12 @@ class Connection:
     def _keep(self, task: asyncio.Task[Any]) -> None:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _bare(name: str, secret: SecretStr) -> str | RawCredentials:
+    """Give nats-py what it signs with, or reads a key from."""
+    text = secret.get_secret_value()
+    return RawCredentials(text) if name == "user_credentials" else text
 
 
 def _ignore() -> None:

@@ -11,7 +11,7 @@ from urllib.parse import unquote, urlsplit
 
 import msgspec
 import nkeys
-from nats.aio.client import RawCredentials
+from pydantic import SecretStr
 
 from gateway.brokers.base import BrokerOptionsError
 from gateway.brokers.tls import tls_context
@@ -38,7 +38,8 @@ class Server(msgspec.Struct, frozen=True):
     tls_host: str = ""
     """The name that its certificate must have; for a discovered address, the configured host."""
     username: str = ""
-    password: str = ""
+    password: SecretStr | None = None
+    token: SecretStr | None = None
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
@@ -48,16 +49,16 @@ class Server(msgspec.Struct, frozen=True):
 
 
 class ClientOptions(msgspec.Struct, frozen=True):
-    """What every connection to one NATS system needs. Holds secrets, so its repr is short."""
+    """What every connection to one NATS system needs."""
 
     broker: str
     """The broker's name in the config, for messages."""
     servers: tuple[Server, ...]
     """In the order of the config."""
     tls: ssl.SSLContext | None = None
-    token: str = ""
+    token: SecretStr | None = None
     username: str = ""
-    password: str = ""
+    password: SecretStr | None = None
     credentials_file: str = ""
     nkey_seed_file: str = ""
 
@@ -70,10 +71,11 @@ class ClientOptions(msgspec.Struct, frozen=True):
         for setting in ("credentials_file", "nkey_seed_file", "username", "token"):
             if getattr(self, setting):
                 return setting
-        return "servers" if any(server.username for server in self.servers) else "username"
+        in_url = any(server.username or server.token for server in self.servers)
+        return "servers" if in_url else "username"
 
-    def login(self, server: Server) -> dict[str, str | RawCredentials]:
-        """The arguments of nats-py's `connect` that prove who we are to `server`.
+    def login(self, server: Server) -> dict[str, SecretStr]:
+        """The arguments of nats-py's `connect` that prove who we are to `server`, still wrapped.
 
         Files are read anew each time, so that rotated credentials count at the next connect, and
         here, so that a fault in one is told with its setting. Raises `BrokerOptionsError`.
@@ -83,19 +85,20 @@ class ClientOptions(msgspec.Struct, frozen=True):
             return {"user_credentials": credentials} | self._token()
         if self.nkey_seed_file:
             setting = "nkey_seed_file"
-            seed = _read(self.broker, setting, self.nkey_seed_file).strip()
+            text = _read(self.broker, setting, self.nkey_seed_file)
+            seed = SecretStr(text.get_secret_value().strip())
             _check_seed(self.broker, setting, seed)
             return {"nkeys_seed_str": seed} | self._token()
-        if self.username:
-            return {"user": self.username, "password": self.password}
-        if self.token:
-            return self._token()
         # Not in the URL, where nats-py takes a percent sign as it stands.
-        if server.username and server.password:
-            return {"user": server.username, "password": server.password}
-        return {"token": server.username} if server.username else {}
+        for login in (self, server):
+            if login.username:
+                user = SecretStr(login.username)
+                return {"user": user, "password": login.password or SecretStr("")}
+            if login.token:
+                return {"token": login.token}
+        return {}
 
-    def _token(self) -> dict[str, str | RawCredentials]:
+    def _token(self) -> dict[str, SecretStr]:
         # A token may stand beside a key: auth callouts use it.
         return {"token": self.token} if self.token else {}
 
@@ -111,9 +114,9 @@ def client_options(broker: str, config: NatsConfig) -> ClientOptions:
         broker=broker,
         servers=tuple(parse_server(broker, server) for server in config.servers),
         tls=None if config.tls is None else tls_context(broker, config.tls),
-        token="" if config.token is None else config.token.get_secret_value(),
+        token=config.token,
         username=config.username or "",
-        password="" if config.password is None else config.password.get_secret_value(),
+        password=config.password,
         credentials_file=config.credentials_file or "",
         nkey_seed_file=config.nkey_seed_file or "",
     )
@@ -137,39 +140,58 @@ def parse_server(broker: str, text: str) -> Server:
         raise BrokerOptionsError(broker, "servers", problem)
     if url is None or not host or any(map(str.isspace, text)) or url.path.strip("/") or url.query:
         raise BrokerOptionsError(broker, "servers", "holds an entry that is not nats://host:port")
-    return Server(
-        host=host,
-        port=port or _PORT,
-        tls=url.scheme == "tls",
-        tls_host=host,
-        username=unquote(url.username or ""),
-        password=unquote(url.password or ""),
-    )
+    server = Server(host=host, port=port or _PORT, tls=url.scheme == "tls", tls_host=host)
+    if url.username and url.password:
+        password = SecretStr(unquote(url.password))
+        return msgspec.structs.replace(server, username=unquote(url.username), password=password)
+    # `nats://token@host`
+    token = SecretStr(unquote(url.username)) if url.username else None
+    return msgspec.structs.replace(server, token=token)
 
 
-def _read_credentials(broker: str, path: str) -> RawCredentials:
+def _read_credentials(broker: str, path: str) -> SecretStr:
     """The JWT and the seed of a credentials file of `nsc`, as strict as nats-py reads it."""
     setting = "credentials_file"
-    blocks = dict(_BLOCK.findall(_read(broker, setting, path)))
+    text = _read(broker, setting, path)
+    blocks = {name: SecretStr(block) for name, block in _BLOCK.findall(text.get_secret_value())}
     if set(blocks) != {_JWT, _SEED}:
         problem = f"{path} is not a credentials file with a user JWT and an nkey seed"
         raise BrokerOptionsError(broker, setting, problem)
     _check_seed(broker, setting, blocks[_SEED])
-    return RawCredentials("".join(f"-----BEGIN {name}-----\n{blocks[name]}\n" for name in blocks))
+    parts = (f"-----BEGIN {name}-----\n{blocks[name].get_secret_value()}\n" for name in blocks)
+    return SecretStr("".join(parts))
 
 
-def _check_seed(broker: str, setting: str, seed: str) -> None:
+# Neither the cause of these errors nor the frames that raise them hold what was read: an error
+# reporter sends both, and a `UnicodeDecodeError` carries the whole text.
+
+
+def _check_seed(broker: str, setting: str, seed: SecretStr) -> None:
+    if not _is_seed(seed):
+        raise BrokerOptionsError(broker, setting, "holds no valid nkey seed (SU…)")
+
+
+def _is_seed(seed: SecretStr) -> bool:
     try:
-        nkeys.from_seed(bytearray(seed.encode())).sign(b"")
-    except _SEED_ERRORS as error:
-        raise BrokerOptionsError(broker, setting, "holds no valid nkey seed (SU…)") from error
+        nkeys.from_seed(bytearray(seed.get_secret_value().encode())).sign(b"")
+    except _SEED_ERRORS:
+        return False
+    return True
 
 
-def _read(broker: str, setting: str, path: str) -> str:
+def _read(broker: str, setting: str, path: str) -> SecretStr:
     try:
-        return Path(path).read_text()
+        text = _text(Path(path))
     except OSError as error:
         problem = f"{path} cannot be read: {error.strerror}"
         raise BrokerOptionsError(broker, setting, problem) from error
-    except UnicodeDecodeError as error:
-        raise BrokerOptionsError(broker, setting, f"{path} is not a text file") from error
+    if text is None:
+        raise BrokerOptionsError(broker, setting, f"{path} is not a text file")
+    return text
+
+
+def _text(path: Path) -> SecretStr | None:
+    try:
+        return SecretStr(path.read_text())
+    except UnicodeDecodeError:
+        return None

@@ -15,12 +15,13 @@ from gateway.brokers.kafka.check import security_findings
 from gateway.config.models import KafkaConfig, SaslConfig, TlsConfig, TopicsConfig
 from tests.brokers.kafka.conftest import Starter
 from tests.brokers.kafka.support import stored
+from tests.canaries import KAFKA_OTHER_PASSWORD
 from tests.servers.kafka import KafkaAt, KafkaServer
 from tests.servers.process import free_port
 
 Unique = Callable[[str], str]
 
-LOGIN = SaslConfig(mechanism="PLAIN", username="writer", password=SecretStr("secret"))
+LOGIN = SaslConfig(mechanism="PLAIN", username="writer", password=SecretStr(KAFKA_OTHER_PASSWORD))
 
 
 def need(topic: str, *, templated: bool = False, record_bytes: int = 1000) -> Need:

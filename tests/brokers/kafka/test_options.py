@@ -13,9 +13,12 @@ from gateway.brokers.base import BrokerOptionsError
 from gateway.brokers.kafka import KafkaBroker
 from gateway.brokers.kafka.options import client_options
 from gateway.config.models import KafkaConfig, SaslConfig, TlsConfig
+from tests.canaries import KAFKA_OTHER_PASSWORD
 from tests.servers.certificates import Certificates, make_certificates
 
-SASL = SaslConfig(mechanism="SCRAM-SHA-256", username="writer", password=SecretStr("s3cret"))
+SASL = SaslConfig(
+    mechanism="SCRAM-SHA-256", username="writer", password=SecretStr(KAFKA_OTHER_PASSWORD)
+)
 
 
 @pytest.fixture(scope="module")
@@ -46,16 +49,18 @@ def test_addresses() -> None:
     ],
 )
 def test_security_protocol(tls: TlsConfig | None, sasl: SaslConfig | None, protocol: str) -> None:
-    security = client_options("events", kafka(tls=tls, sasl=sasl)).security
+    options = client_options("events", kafka(tls=tls, sasl=sasl))
+    security = options.security
     assert security["security_protocol"] == protocol
     assert ("ssl_context" in security) is (tls is not None)
     if sasl is not None:
-        assert security["sasl_plain_password"] == "s3cret"
+        assert "sasl_plain_password" not in security
+        assert options.login() == {**security, "sasl_plain_password": KAFKA_OTHER_PASSWORD}
         assert security["sasl_mechanism"] == "SCRAM-SHA-256"
 
 
 def test_the_password_is_in_no_repr() -> None:
-    assert "s3cret" not in repr(client_options("events", kafka(sasl=SASL)))
+    assert KAFKA_OTHER_PASSWORD not in repr(client_options("events", kafka(sasl=SASL)))
 
 
 def test_certificates_are_verified(certificates: Certificates) -> None:

@@ -7,21 +7,24 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
+from pydantic import SecretStr
 
 from gateway.brokers.base import BrokerOptionsError, State
 from gateway.brokers.nats.options import Server, client_options, parse_server
 from gateway.config.models import NatsConfig
 from tests.brokers.nats.conftest import Starter
 from tests.brokers.nats.support import wait_for
+from tests.canaries import NATS_ODD_PASSWORD
+from tests.canaries import NATS_SECRET as SECRET
 from tests.servers.certificates import Certificates, make_certificates
 from tests.servers.nats import NatsServer, tls_options
 from tests.servers.nats_access import creds_access, nkey_access
 
 NewNats = Callable[..., NatsServer]
 STREAM = [{"name": "S", "subjects": ["s"]}]
-SECRET = "open-sesame"
 USER = {"authorization": {"users": [{"user": "u", "password": SECRET}]}}
 TOKEN = {"authorization": {"token": SECRET}}
 
@@ -55,9 +58,9 @@ async def test_a_token_and_a_login_in_the_url(new_nats: NewNats, start: Starter)
 
 
 async def test_marks_in_the_login_of_a_url(new_nats: NewNats, start: Starter) -> None:
-    users = [{"user": "a b", "password": "p@s/%"}]
+    users = [{"user": "a b", "password": NATS_ODD_PASSWORD}]
     server = await asyncio.to_thread(new_nats, options={"authorization": {"users": users}})
-    login = server.url.replace("//", "//a%20b:p%40s%2F%25@")
+    login = server.url.replace("//", f"//a%20b:{quote(NATS_ODD_PASSWORD, safe='')}@")
 
     under_test = await start(login, streams=STREAM)
 
@@ -255,7 +258,10 @@ def test_no_server_is_an_error() -> None:
         ("example.com:5000", Server("example.com", 5000, tls_host="example.com")),
         ("tls://example.com", Server("example.com", 4222, tls=True, tls_host="example.com")),
         ("nats://[::1]:4333", Server("::1", 4333, tls_host="::1")),
-        ("nats://u:p%40@h", Server("h", 4222, tls_host="h", username="u", password="p@")),
+        (
+            "nats://u:p%40@h",
+            Server("h", 4222, tls_host="h", username="u", password=SecretStr("p@")),
+        ),
     ],
 )
 def test_addresses(text: str, server: Server) -> None:

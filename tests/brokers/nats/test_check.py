@@ -17,6 +17,7 @@ from gateway.brokers.nats import NatsBroker
 from gateway.brokers.nats.subjects import distinct, filter_of, matches, may_match
 from gateway.config.models import NatsConfig
 from tests.brokers.nats.support import create_stream, need, said
+from tests.canaries import NATS_USER_PASSWORD
 from tests.servers.nats import NatsServer
 from tests.servers.process import free_port
 
@@ -117,7 +118,7 @@ async def test_no_jetstream(new_nats: NewNats) -> None:
 
 async def test_permissions_are_looked_at_without_publishing(new_nats: NewNats) -> None:
     permissions = {"publish": {"allow": ["open.>", "$SYS.REQ.USER.INFO"], "deny": ["open.not"]}}
-    users = [{"user": "u", "password": "p", "permissions": permissions}]
+    users = [{"user": "u", "password": NATS_USER_PASSWORD, "permissions": permissions}]
     server = await asyncio.to_thread(
         new_nats, jetstream=False, options={"authorization": {"users": users}}
     )
@@ -127,7 +128,7 @@ async def test_permissions_are_looked_at_without_publishing(new_nats: NewNats) -
         *(need(subject) for subject in ("open.yes", "open.not", "shut", "open.{}", "shut.{}")),
         jetstream=False,
         username="u",
-        password="p",
+        password=NATS_USER_PASSWORD,
     )
 
     refused = [line.split(": the login may not publish")[0] for line in said(findings, "error")]
@@ -135,10 +136,10 @@ async def test_permissions_are_looked_at_without_publishing(new_nats: NewNats) -
 
 
 async def test_a_login_that_may_not_ask_is_told(new_nats: NewNats) -> None:
-    users = [{"user": "u", "password": "p", "permissions": {"publish": ["clerk.>"]}}]
+    users = [{"user": "u", "password": NATS_USER_PASSWORD, "permissions": {"publish": ["clerk.>"]}}]
     server = await asyncio.to_thread(new_nats, options={"authorization": {"users": users}})
 
-    findings = await check(server.url, need("clerk.a"), username="u", password="p")
+    findings = await check(server.url, need("clerk.a"), username="u", password=NATS_USER_PASSWORD)
 
     (finding,) = findings
     assert "may not publish to $JS.API.INFO" in finding.message

@@ -19,6 +19,7 @@ from tests.brokers.nats.support import (
     stored,
     wait_for,
 )
+from tests.canaries import NATS_USER_PASSWORD
 from tests.servers.nats import NatsServer
 
 Unique = Callable[[str], str]
@@ -261,10 +262,10 @@ async def test_only_a_puback_is_an_ack(
         assert await under_test.outcome(unheard) == "Unknown(no_ack)"
 
 
-DENY = {"authorization": {"users": [{"user": "u", "password": "p", "permissions": {
+DENY = {"authorization": {"users": [{"user": "u", "password": NATS_USER_PASSWORD, "permissions": {
     "publish": {"deny": ["secret.>", "Secret.>"]}
 }}]}}  # fmt: skip
-ALLOW = {"authorization": {"users": [{"user": "u", "password": "p"}]}}
+ALLOW = {"authorization": {"users": [{"user": "u", "password": NATS_USER_PASSWORD}]}}
 
 
 @pytest.mark.parametrize("subject", ["secret.a", "Secret.A"])
@@ -273,7 +274,7 @@ async def test_a_denied_subject_is_refused_after_a_second_try(
     new_nats: NewNats, start: Starter, jetstream: bool, subject: str
 ) -> None:
     server = await asyncio.to_thread(new_nats, options=DENY)
-    login = {"username": "u", "password": "p"}
+    login = {"username": "u", "password": NATS_USER_PASSWORD}
     streams = [{"name": "S", "subjects": ["open", "secret.>"]}]
     under_test = await start(server.url, **login, jetstream=jetstream, streams=streams)
 
@@ -292,7 +293,7 @@ async def test_a_permission_that_was_missing_for_a_moment_is_no_refusal(
     under_test = await start(
         server.url,
         username="u",
-        password="p",
+        password=NATS_USER_PASSWORD,
         streams=[{"name": "S", "subjects": ["secret.>"]}],
     )
 

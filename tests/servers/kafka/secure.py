@@ -9,6 +9,7 @@ from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import for_code
 from aiokafka.protocol.admin import CreateAclsRequest
 
+from tests.canaries import KAFKA_PASSWORD
 from tests.servers.certificates import Certificates, make_certificates
 from tests.servers.kafka.server import KafkaServer
 
@@ -73,7 +74,7 @@ class SecureKafka:
 def secure_kafka(directory: Path) -> SecureKafka:
     """Prepare a secured Kafka; `.server.start()` starts it."""
     certificates = make_certificates(directory / "certificates")
-    username, restricted, password = "writer", "restricted", "correct-horse"
+    username, restricted, password = "writer", "restricted", KAFKA_PASSWORD
     plain = " ".join(f'user_{name}="{password}"' for name in (username, restricted))
     server = KafkaServer(
         directory,
