@@ -26,8 +26,17 @@ SHOWS_PAYLOAD = "shows_payload"
 """The marker, with its reason, of a test whose command shows payloads by contract."""
 WHOLE = ("tests/ground/test_canaries.py", "test_no_output_of_the_suite_holds_a_secret")
 _CHUNK = 1024 * 1024
-_LEAST_BYTES = 2_000_000
+_LEAST_BYTES = 200_000
 _LEAST_PROCESSES = 50
+_KINDS = {
+    "a ConfigError",
+    "the answer to GET /metrics",
+    "the answer to a POST",
+    "the captured log call",
+    "the output of a GatewayProcess",
+    "the standard error of a command",
+    "the standard output of a command",
+}
 """Of a run of the whole suite; with less the gathering itself is broken."""
 
 
@@ -61,6 +70,7 @@ class Outputs:
         self._unread: dict[int, OwnProcess] = {}
         self.item: pytest.Item | None = None
         """The test that runs now."""
+        self.kinds: set[str] = set()
         self.size = 0
         self.tests = 0
         self.processes = 0
@@ -78,6 +88,7 @@ class Outputs:
         head = msgspec.json.encode(Record(what, test, marked, len(raw)))
         self._file.seek(0, 2)
         self._file.write(head + b"\n" + raw)
+        self.kinds.add(what)
         self.size += len(raw)
 
     def started(self, process: OwnProcess) -> None:
@@ -198,6 +209,8 @@ class Plugin:
 
     def shortage(self) -> str | None:
         """Say what is missing where the whole suite has run, or None."""
+        if self._is_whole and not OUTPUTS.kinds >= _KINDS:
+            return f"nothing was gathered of {', '.join(sorted(_KINDS - OUTPUTS.kinds))}"
         if self._is_whole and OUTPUTS.size < _LEAST_BYTES:
             return f"only {OUTPUTS.size} bytes of output were gathered"
         if self._is_whole and OUTPUTS.processes < _LEAST_PROCESSES:
@@ -220,8 +233,9 @@ class Plugin:
             return
         for leak in self._leaks:
             terminalreporter.write_line(f"canaries: {leak}", red=True)
+        size = f"{OUTPUTS.size / 1e6:.1f} MB" if OUTPUTS.size >= 1e5 else f"{OUTPUTS.size} bytes"
         terminalreporter.write_line(
-            f"canaries: {self._sought} values looked for in {OUTPUTS.size / 1e6:.1f} MB of output"
+            f"canaries: {self._sought} values looked for in {size} of output"
             f" of {OUTPUTS.tests:,} tests and {OUTPUTS.processes} processes:"
             f" {len(self._leaks)} found"
         )
@@ -252,5 +266,5 @@ def _listen() -> None:
             OUTPUTS.gather("the standard error of a command", result.stderr_bytes or b"")
         return result
 
-    CaptureFixture.readouterr = readouterr  # type: ignore[method-assign]  # on purpose
-    click.testing.CliRunner.invoke = invoked  # type: ignore[method-assign]  # on purpose
+    CaptureFixture.readouterr = readouterr  # type: ignore[method-assign]  # so that every test is heard
+    click.testing.CliRunner.invoke = invoked  # type: ignore[method-assign]  # so that every test is heard
