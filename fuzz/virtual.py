@@ -1,0 +1,240 @@
+"""A loop without a network and with a time of its own, and a connection that is only memory.
+
+asyncio's own event loop runs here unchanged; its selector watches nothing. Where a real one
+would wait for a timer, this one either ends the run or moves the clock: so an input that takes
+a minute of the gateway's time takes none of ours, and gives the same answer whenever it is
+replayed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import selectors
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, cast
+from unittest import mock
+
+__all__ = ["EPOCH", "Loop", "Wire", "virtual_time"]
+
+EPOCH = 1_800_000_000
+"""Unix seconds at which every run begins; it never moves, for no answer may depend on it."""
+
+
+class _Clockwork(selectors.BaseSelector):
+    """Watches nothing. Waiting moves the clock to `until`, and beyond it ends the run."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.until = 0.0
+        self.quiet = True
+        """Whether the last run ended with no timer left."""
+        self.loop: asyncio.AbstractEventLoop | None = None
+        self._keys: dict[Any, selectors.SelectorKey] = {}
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        if timeout is not None and timeout <= 0:
+            return []
+        assert self.loop is not None
+        if timeout is None or self.now + timeout > self.until:
+            self.quiet = timeout is None
+            self.now = max(self.now, self.until)
+            self.loop.stop()
+        else:
+            self.now += timeout
+        return []
+
+    def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
+        key = selectors.SelectorKey(fileobj, 0, events, data)
+        self._keys[fileobj] = key
+        return key
+
+    def unregister(self, fileobj: Any) -> selectors.SelectorKey:
+        return self._keys.pop(fileobj)
+
+    def get_map(self) -> Mapping[Any, selectors.SelectorKey]:
+        return self._keys
+
+
+class Loop(asyncio.SelectorEventLoop):
+    """asyncio's loop on that clock, and the thread's own until it ends.
+
+    What it would complain of is gathered in `complaints`.
+    """
+
+    def __init__(self) -> None:
+        self._clockwork = _Clockwork()
+        self.complaints: list[str] = []
+        super().__init__(self._clockwork)
+        self._clockwork.loop = self
+        self.set_exception_handler(self._complain)
+        asyncio.set_event_loop(self)
+
+    def time(self) -> float:
+        """Virtual seconds."""
+        return self._clockwork.now
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether the last run ended with nothing to do ever again: not even a timer is left."""
+        return self._clockwork.quiet
+
+    def pass_time(self, seconds: float = 0.0) -> None:
+        """Run until there is nothing to do but wait, and wait for no more than `seconds`."""
+        self._clockwork.until = self._clockwork.now + seconds
+        self.run_forever()
+
+    def end(self) -> None:
+        """Close it; what still runs, because of a fault that was found, is cancelled."""
+        for task in asyncio.all_tasks(self):
+            task.cancel()
+        self.pass_time()
+        asyncio.set_event_loop(None)
+        self.close()
+
+    def _complain(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        self.complaints.append(f"{context.get('message')}: {context.get('exception')!r}")
+
+
+@contextmanager
+def virtual_time(loop: Loop) -> Iterator[None]:
+    """Let the whole process read its clocks off the loop."""
+    with mock.patch.multiple(time, monotonic=loop.time, time=lambda: float(EPOCH)):
+        yield
+
+
+class Wire(asyncio.Transport):
+    """One end of a connection; it behaves as asyncio's own transports of sockets do."""
+
+    def __init__(self, loop: Loop, *, slow: bool) -> None:
+        """A `slow` client lets the first bytes of an answer wait until `drain`."""
+        super().__init__({"peername": ("192.0.2.1", 50000), "sockname": ("192.0.2.2", 8080)})
+        self._loop = loop
+        self._slow = slow
+        self._clogged = False
+        self._ended = False
+        self._lost = False
+        self._closing = False
+        self._protocol: asyncio.Protocol | None = None
+        self.reading = True
+        self.written = bytearray()
+        self.written_after_end = 0
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the protocol was told that the connection is gone."""
+        return self._lost
+
+    def connect(self, protocol: asyncio.Protocol) -> None:
+        """Open it."""
+        self._protocol = protocol
+        protocol.connection_made(self)
+
+    def arrive(self, data: bytes) -> bool:
+        """Let bytes arrive; False where they cannot, because nobody reads them."""
+        if self._closing or not self.reading:
+            return False
+        self._loop.call_soon(self.held.data_received, data)
+        return True
+
+    def end(self) -> None:
+        """The client sends no more, and reads on."""
+        if not self._closing:
+            self._loop.call_soon(self._end)
+
+    def break_off(self, error: Exception | None) -> None:
+        """The client has gone."""
+        self._closing = True
+        self._loop.call_soon(self._lose, error)
+
+    def drain(self) -> None:
+        """The client reads what has waited, and from now on at once."""
+        self._slow = False
+        if not self._clogged:
+            return
+        self._clogged = False
+        self._loop.call_soon(self.held.resume_writing)
+        if self._closing:
+            self._loop.call_soon(self._lose, None)
+
+    @property
+    def held(self) -> asyncio.Protocol:
+        """The protocol at this end."""
+        assert self._protocol is not None
+        return self._protocol
+
+    def _end(self) -> None:
+        if not self._lost and not self.held.eof_received():
+            self.close()
+
+    def _lose(self, error: Exception | None) -> None:
+        if not self._lost:
+            self._lost = True
+            self.held.connection_lost(error)
+
+    # What the protocol calls.
+
+    def write(self, data: Any) -> None:
+        """Take what is answered."""
+        if self._ended:
+            # Here asyncio's and uvloop's transports raise; the judge says what comes of it.
+            self.written_after_end += 1
+            return
+        if self._closing:
+            return
+        self.written += data
+        if self._slow and not self._clogged:
+            self._clogged = True
+            self.held.pause_writing()
+
+    def can_write_eof(self) -> bool:
+        """As TCP can."""
+        return True
+
+    def write_eof(self) -> None:
+        """End this direction."""
+        self._ended = True
+
+    def close(self) -> None:
+        """Close once all is written."""
+        if self._closing:
+            return
+        self._closing = True
+        if not self._clogged:
+            self._loop.call_soon(self._lose, None)
+
+    def abort(self) -> None:
+        """Close at once."""
+        self.break_off(None)
+
+    def is_closing(self) -> bool:
+        """Whether it is closed or about to be."""
+        return self._closing
+
+    def pause_reading(self) -> None:
+        """Let nothing more arrive."""
+        self.reading = False
+
+    def resume_reading(self) -> None:
+        """Let it arrive again."""
+        self.reading = True
+
+    def is_reading(self) -> bool:
+        """Whether bytes may arrive."""
+        return self.reading and not self._closing
+
+    def get_write_buffer_size(self) -> int:
+        """What has been written and not read."""
+        return len(self.written) if self._clogged else 0
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        """Without meaning here."""
+
+    def get_protocol(self) -> asyncio.BaseProtocol:
+        """The protocol at this end."""
+        return self.held
+
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        """Hand the connection to another protocol."""
+        self._protocol = cast("asyncio.Protocol", protocol)
