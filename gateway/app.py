@@ -34,6 +34,7 @@ from gateway.routing.compile import (
 )
 from gateway.routing.table import HEADROOM, Table
 from gateway.signature import Verifier
+from gateway.svix.addresses import expand
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -202,7 +203,7 @@ def _endpoint(name: str, source: SourceConfig, signature: bool, faults: list[Fau
     return Endpoint(
         sender=sender,
         verifier=Verifier(source.secrets, source.tolerance),
-        allow_from=Networks(source.allow_from),
+        allow_from=Networks(expand(source.allow_from)),
         abort_permanent=source.abort_permanent,
     )
 

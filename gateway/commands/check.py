@@ -12,6 +12,7 @@ import click
 from gateway.app import Blueprint, draw, load, make_broker
 from gateway.brokers.base import BrokerOptionsError, Finding
 from gateway.commands.loading import print_warnings
+from gateway.svix.addresses import names, published
 
 __all__ = ["check_command"]
 
@@ -41,8 +42,18 @@ def check_command(context: click.Context, config: Path, connect: bool) -> None:
     print_warnings(loaded)
     code = asyncio.run(_connect(blueprint)) if connect else 0
     if code == 0:
+        if _names_svix(blueprint):
+            listed = published()
+            click.echo(
+                f"{config}: allow_from: svix is the list of {listed.source} as of {listed.read}"
+            )
         click.echo(f"{config}: {_summary(blueprint)}")
     context.exit(code)
+
+
+def _names_svix(blueprint: Blueprint) -> bool:
+    sources = blueprint.config.sources.values()
+    return any(entry in names() for source in sources for entry in source.allow_from)
 
 
 def _summary(blueprint: Blueprint) -> str:

@@ -6,14 +6,16 @@ No check repeats the value it refuses: it may be a secret, or come from the envi
 from __future__ import annotations
 
 import re
-from ipaddress import ip_network
 from typing import Annotated, Final
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr
 
+from gateway.address import parse_network
+from gateway.config.names import closest
 from gateway.config.refusal import refusal
 from gateway.signature import SecretError, decode_secret
+from gateway.svix import addresses as svix_addresses
 
 __all__ = [
     "Cidr",
@@ -22,6 +24,7 @@ __all__ = [
     "Name",
     "NonEmpty",
     "Password",
+    "SenderNetwork",
     "SigningSecret",
     "StreamName",
     "UriReference",
@@ -61,9 +64,25 @@ def _url_path(value: str) -> str:
 
 def _cidr(value: str) -> str:
     try:
-        ip_network(value, strict=False)
+        parse_network(value)
     except ValueError:
         raise refusal("expected a CIDR such as 10.0.0.0/8, or one IP address") from None
+    return value
+
+
+def _sender_network(value: str) -> str:
+    known = svix_addresses.names()
+    if value in known:
+        return value
+    try:
+        parse_network(value)
+    except ValueError:
+        near = closest(value, known)
+        choice = f"did you mean {near}?" if near is not None else f"names are {', '.join(known)}"
+        raise refusal(
+            "expected a CIDR such as 10.0.0.0/8, one IP address, or a name for the addresses of"
+            f" Svix; {choice}"
+        ) from None
     return value
 
 
@@ -119,6 +138,8 @@ FilePath = Annotated[str, AfterValidator(_non_empty)]
 """A file, relative to the directory that the gateway is started in."""
 UrlPath = Annotated[str, AfterValidator(_url_path)]
 Cidr = Annotated[str, AfterValidator(_cidr)]
+SenderNetwork = Annotated[str, AfterValidator(_sender_network)]
+"""A CIDR, one address, or `svix`, `svix:us`, ... for the addresses that Svix publishes."""
 UriReference = Annotated[str, AfterValidator(_uri_reference)]
 SigningSecret = Annotated[SecretStr, AfterValidator(_signing_secret)]
 """`whsec_` and base64, the base64 alone, or `v1,whsec_…`; what is kept has no `v1,`."""

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field
 
+from gateway.config.admin import AdminConfig
 from gateway.config.base import Model
 from gateway.config.brokers import (
     BrokerConfig,
@@ -31,6 +32,7 @@ from gateway.config.fields import (
     FieldPath,
     Name,
     NonEmpty,
+    SenderNetwork,
     SigningSecret,
     UriReference,
     UrlPath,
@@ -162,41 +164,10 @@ class ServerConfig(Model):
         default=(),
         description=(
             "CIDRs of the proxies in front. Only from them is X-Forwarded-For believed. Needed for"
-            " `sources.*.allow_from` behind a proxy."
+            " `sources.*.allow_from` behind a proxy. Name the proxies alone: an address in here is"
+            " never the sender's."
         ),
         examples=[["10.0.0.0/8"]],
-    )
-
-
-class AdminConfig(Model):
-    """Health and metrics, one port for the whole process tree."""
-
-    host: NonEmpty = Field(
-        default="127.0.0.1",
-        description=(
-            "The address to listen on. Default: this machine only. Anything else needs `token`."
-        ),
-        examples=["0.0.0.0"],
-    )
-    port: int = Field(
-        default=9090,
-        ge=0,
-        le=65_535,
-        description="The port to listen on; 0 takes any free one.",
-        examples=[9090],
-    )
-    token: SecretStr = Field(
-        default=SecretStr(""),
-        description=(
-            "The bearer token of `/metrics`; `/livez` and `/readyz` need none."
-            " Empty: no token, and the port listens on this machine only."
-        ),
-        examples=["${GATEWAY_ADMIN_TOKEN:-}"],
-    )
-    metrics_public: bool = Field(
-        default=False,
-        description="Serve `/metrics` without the token, for a scraper that cannot send one.",
-        examples=[True],
     )
 
 
@@ -249,10 +220,11 @@ class SourceConfig(Model):
         ),
         examples=["5m"],
     )
-    allow_from: tuple[Cidr, ...] = Field(
+    allow_from: tuple[SenderNetwork, ...] = Field(
         default=(),
         description=(
-            "CIDRs that may send; others get 401. Empty: everybody who can sign. Behind a proxy"
+            "CIDRs that may send; others get 401. `svix` stands for the addresses that Svix"
+            " publishes, `svix:us` for one region's. Empty: everybody who can sign. Behind a proxy"
             " set `server.trusted_proxies` too."
         ),
         examples=[["203.0.113.0/24"]],

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from ipaddress import ip_address
 from typing import Final
 
+from gateway.address import parse_address
+from gateway.config.address_rules import check_addresses
 from gateway.config.destinations import literal_beginning, subject_problem, topic_problem
 from gateway.config.findings import Finding, View
 from gateway.config.misplaced import misplaced_secrets
@@ -38,6 +39,7 @@ def check(config: GatewayConfig, view: View) -> Iterator[Finding]:
     yield from _server(config)
     yield from _admin(config)
     yield from _sources(config, view)
+    yield from check_addresses(config, view)
     for name, broker in config.brokers.items():
         yield from _broker(("brokers", name), broker, view)
     if not config.brokers:
@@ -91,10 +93,8 @@ def _admin(config: GatewayConfig) -> Iterator[Finding]:
 def _is_loopback(host: str) -> bool:
     if host.lower() == "localhost":
         return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
+    address = parse_address(host)
+    return address is not None and address.is_loopback
 
 
 def _sources(config: GatewayConfig, view: View) -> Iterator[Finding]:

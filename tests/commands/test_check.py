@@ -254,3 +254,18 @@ def test_a_certificate_that_is_not_there_is_an_error_of_its_setting(tmp_path: Pa
     done = connect(tmp_path, broker, "clerk.users")
     assert done.code == 1
     assert "tls.ca_file" in done.out
+
+
+def test_the_date_of_svixs_list_is_told_where_it_is_used(tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text(SECRET)
+    source = {"secrets": [f"${{file:{secret}}}"], "allow_from": ["192.0.2.1", "svix:eu"]}
+    bus = {"kind": "nats", "servers": ["nats://localhost:4222"]}
+    target = {"broker": "bus", "subject": "clerk.{type}"}
+    routes = [{"name": "all", "events": ["*"], "targets": [target]}]
+    config = {"sources": {"clerk": source}, "brokers": {"bus": bus}, "routes": routes}
+    path = write_config(tmp_path, config)
+    line = "svix is the list of https://docs.svix.com/receiving/source-ips as of 2026-11-25"
+    assert check(path).out.splitlines()[0] == f"{path}: allow_from: {line}"
+    del source["allow_from"]
+    assert line not in check(write_config(tmp_path, config)).out

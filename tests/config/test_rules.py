@@ -26,6 +26,10 @@ def bus(body: str) -> str:
     return f"{NATS_ONLY}brokers: {{bus: {{kind: nats, servers: [a], {body}}}}}"
 
 
+def allow_from(entries: str) -> str:
+    return f"sources: {{clerk: {{secrets: [{S}], allow_from: [{entries}]}}}}"
+
+
 ERRORS = [
     # Targets and their brokers.
     (target("{broker: ‸evnts, topic: x}"), 'broker: no broker is called "evnts"; did you mean ev'),
@@ -172,10 +176,43 @@ ERRORS = [
         f'{NATS_ONLY}brokers: {{bus: {{kind: nats, servers: [‸"nats://u:p@h:1"]}}}}',
         "servers[0]: a login in a URL ends up in logs; use username and password",
     ),
+    # Addresses.
+    (
+        'server: {trusted_proxies: [192.0.2.1, ‸"10.0.0.1/8"]}',
+        'trusted_proxies[1]: "10.0.0.1/8" is an address with the prefix of a network; write'
+        " 10.0.0.0/8 for the network, or 10.0.0.1 for the one address",
+    ),
+    (
+        allow_from('svix, ‸"2001:db8::1/32"'),
+        'allow_from[1]: "2001:db8::1/32" is an address with the prefix of a network; write'
+        " 2001:db8::/32 for the network, or 2001:db8::1 for the one address",
+    ),
+    ("server: {trusted_proxies: [‸svix]}", "trusted_proxies[0]: expected a CIDR such as 10.0.0.0"),
+    (
+        'server: {trusted_proxies: [‸"fe80::%eth0/10"]}',
+        "trusted_proxies[0]: expected a CIDR such as 10.0.0.0",
+    ),
+    *(
+        (
+            allow_from(f'‸"{entry}"'),
+            "allow_from[0]: expected a CIDR such as 10.0.0.0/8, one IP address, or a name for"
+            f" the addresses of Svix; {words}",
+        )
+        for entry, words in (
+            ("svix:us-eest", "did you mean svix:us-east?"),
+            ("SVIX:EU", "did you mean svix:eu?"),
+            ("svx", "did you mean svix?"),
+            ("svix:", "did you mean svix"),
+            ("example.com", "names are svix, svix:us, svix:us-east, svix:eu, svix:au, svix:ca"),
+        )
+    ),
     # Server and admin.
     ("admin: {host: ‸0.0.0.0}", "host: the admin port is open to other machines only with a token"),
     ('admin: {host: ‸"::"}', "host: the admin port is open to other machines"),
     ("admin: {host: ‸example.com}", "host: the admin port is open to other machines"),
+    ('admin: {host: ‸"::ffff:0.0.0.0"}', "host: the admin port is open to other machines"),
+    ('admin: {host: ‸"127.1"}', "host: the admin port is open to other machines"),
+    ('admin: {host: ‸""}', "host: must not be empty"),
     ("admin: {port: ‸8080}", "port: server.port is the same"),
     # Delivery.
     ("unmatched: ‸dead_letter", "unmatched: dead_letter needs a place to put them; add delivery.d"),
@@ -270,6 +307,24 @@ WARNINGS = [
         + target("{broker: events, topic: x, payload: data, redact: ‸[data.x]}"),
         "redact: a dead letter of this target holds the whole body",
     ),
+    (
+        'server: {trusted_proxies: ‸["0.0.0.0/0"]}',
+        "trusted_proxies: every IPv4 address is believed, so whoever connects may write a sender's"
+        " address of his choice; name the proxies alone",
+    ),
+    ('server: {trusted_proxies: ‸["::ffff:0:0/96"]}', "trusted_proxies: every IPv4 address is bel"),
+    (
+        'server: {trusted_proxies: ‸["0.0.0.0/1", "128.0.0.0/1", "::/0"]}',
+        "trusted_proxies: every IPv4 and IPv6 address is believed",
+    ),
+    (
+        "server: {trusted_proxies: [10.0.0.0/8]}\n" + allow_from("svix, ‸10.1.0.0/16"),
+        "allow_from[1]: these are trusted proxies, which are never the sender",
+    ),
+    (
+        "server: {host: 127.0.0.1}\n" + allow_from("").replace("[]", "‸[svix]"),
+        "allow_from: the server listens on this machine only",
+    ),
     ("delivery: {dedupe: ‸{window: 2m}}", "dedupe: has no effect in this version"),
     ("delivery: {ledger: ‸{store: memory}}", "ledger: has no effect in this version"),
     ("delivery: {inbox: ‸{store: sqlite}}", "inbox: has no effect in this version"),
@@ -302,13 +357,20 @@ RIGHT = [
     route('events: [something.new, user.created, "tomorrow.*", "*"], exclude: ["user.*"]'),
     route("""events: ["*"], when: "!(data.x) && data.y != 'z' && !data" """),
     TWO_SOURCES + route('events: ["*"], sources: [a, b]'),
-    "admin: {host: 0.0.0.0, token: abc}",
+    "admin: {host: 0.0.0.0, token: 0123456789abcdef}",
+    'admin: {token: ""}',
+    'admin: {host: "::ffff:127.0.0.1"}',
     'admin: {host: "::1"}',
     "admin: {host: 127.0.0.2}",
     "admin: {host: localhost}",
     "server: {port: 0}\nadmin: {port: 0}",
     "server: {deadline: 14s}",
     f"sources: {{clerk: {{secrets: [{S}], allow_from: [10.0.0.0/8]}}}}",
+    allow_from('svix, "svix:us-east", 192.0.2.7, "::ffff:10.0.0.0/104", "fe80::/10"'),
+    "server: {trusted_proxies: [10.0.0.0/8, 192.0.2.1]}\n" + allow_from("10.0.0.0/7, svix"),
+    "server: {host: 127.0.0.1, trusted_proxies: [127.0.0.1]}\n" + allow_from("svix"),
+    "server: {host: localhost}\n" + allow_from("127.0.0.0/8"),
+    'server: {host: "::1"}\n' + allow_from('"::1"'),
     bus("username: u, password: p"),
     "brokers: {events: {kind: kafka, servers: [a, b_c:9092, 'my-host.example:1', '[::1]:9092']}}",
     f"{NATS_ONLY}brokers: {{bus: {{kind: nats, servers: [a, 'tls://b:4222', 'ws://[::1]:80/x']}}}}",

@@ -69,6 +69,7 @@ def test_a_wrong_secret_is_not_repeated(text: str, value: str) -> None:
         'server: {deadline: "${X}"}',
         'server: {max_body: "${X}"}',
         'server: {trusted_proxies: ["${X}"]}',
+        f'sources: {{clerk: {{secrets: [{SECRET}], allow_from: ["${{X}}"]}}}}',
         'server: "${X}"',
         'server: {port: "${file:${X}}"}',
         'log: {level: "${X}"}',

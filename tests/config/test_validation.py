@@ -109,7 +109,7 @@ CASES = [
     ("server: {trusted_proxies: [‸10.0.0.0/33]}", "trusted_proxies[0]: expected a CIDR"),
     (
         f"sources: {{c: {{secrets: [{S}], allow_from: [10.0.0.1, ‸x]}}}}",
-        "allow_from[1]: expected a CIDR such as 10.0.0.0/8, or one IP address",
+        "allow_from[1]: expected a CIDR such as 10.0.0.0/8, one IP address, or",
     ),
     (f'sources: {{c: {{secrets: [{S}], uri: ‸"a b"}}}}', "uri: expected a URI or a relative ref"),
     (f'sources: {{c: {{secrets: [{S}], uri: ‸""}}}}', "uri: expected a URI or a relative ref"),

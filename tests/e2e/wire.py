@@ -90,9 +90,12 @@ class Wire:
 
 
 @asynccontextmanager
-async def connected(port: int) -> AsyncIterator[Wire]:
-    """Give a connection to the gateway's webhook port."""
-    wire = Wire(*await asyncio.open_connection("127.0.0.1", port))
+async def connected(
+    port: int, host: str = "127.0.0.1", source: str | None = None
+) -> AsyncIterator[Wire]:
+    """Give a connection to one of the gateway's ports, from an address of this machine."""
+    local = None if source is None else (source, 0)
+    wire = Wire(*await asyncio.open_connection(host, port, local_addr=local))
     try:
         yield wire
     finally:

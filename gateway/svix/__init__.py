@@ -1,0 +1,1 @@
+"""What Svix publishes about itself: the addresses that it sends from."""
