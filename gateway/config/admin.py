@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field, SecretStr
 
 from gateway.config.base import Model
-from gateway.config.fields import NonEmpty
+from gateway.config.fields import AdminToken, NonEmpty
 
 __all__ = ["AdminConfig"]
 
@@ -27,11 +27,12 @@ class AdminConfig(Model):
         description="The port to listen on; 0 takes any free one.",
         examples=[9090],
     )
-    token: SecretStr = Field(
+    token: AdminToken = Field(
         default=SecretStr(""),
         description=(
-            "The bearer token of `/metrics`; `/livez` and `/readyz` need none."
-            " Empty: no token, and the port listens on this machine only."
+            "The bearer token of everything but `/livez` and `/readyz`, at least 16 characters:"
+            " `openssl rand -hex 32` makes one. Empty: no token, and the port listens on this"
+            " machine only, for names and addresses of this machine."
         ),
         examples=["${GATEWAY_ADMIN_TOKEN:-}"],
     )

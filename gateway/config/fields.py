@@ -18,6 +18,7 @@ from gateway.signature import SecretError, decode_secret
 from gateway.svix import addresses as svix_addresses
 
 __all__ = [
+    "AdminToken",
     "Cidr",
     "FieldPath",
     "FilePath",
@@ -33,6 +34,7 @@ __all__ = [
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _URL_PATH: Final = re.compile(r"/[!-~]*")
+_ADMIN_TOKEN: Final = re.compile(r"[!-~]{16,}")
 _STREAM: Final = re.compile(r"[^\s.*>/\\\x00-\x1f\x7f]{1,255}")
 _FIELD_PATH: Final = re.compile(r"[^\s.]+(\.[^\s.]+)*")
 # RFC 3986: reserved and unreserved characters, and percent-encoded ones.
@@ -117,6 +119,16 @@ def _password(value: SecretStr) -> SecretStr:
     return value
 
 
+def _admin_token(value: SecretStr) -> SecretStr:
+    text = value.get_secret_value()
+    if text and not _ADMIN_TOKEN.fullmatch(text):
+        raise refusal(
+            "admin.token has at least 16 characters, visible ASCII without spaces; make one with:"
+            " openssl rand -hex 32"
+        )
+    return value
+
+
 def _stream_name(value: str) -> str:
     if not _STREAM.fullmatch(value):
         raise refusal("expected a stream name without spaces, dots, *, > and slashes")
@@ -144,5 +156,7 @@ UriReference = Annotated[str, AfterValidator(_uri_reference)]
 SigningSecret = Annotated[SecretStr, AfterValidator(_signing_secret)]
 """`whsec_` and base64, the base64 alone, or `v1,whsec_…`; what is kept has no `v1,`."""
 Password = Annotated[SecretStr, AfterValidator(_password)]
+AdminToken = Annotated[SecretStr, AfterValidator(_admin_token)]
+"""Empty: there is none."""
 StreamName = Annotated[str, AfterValidator(_stream_name)]
 FieldPath = Annotated[str, AfterValidator(_field_path)]

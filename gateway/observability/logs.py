@@ -20,7 +20,7 @@ import structlog
 
 from gateway.metadata import rfc3339
 
-__all__ = ["EventLog", "LogWriter", "configure"]
+__all__ = ["EventLog", "LogWriter", "configure", "log_bug"]
 
 Level = Literal["debug", "info", "warning", "error"]
 Style = Literal["json", "console"]
@@ -173,3 +173,13 @@ class _Bridge(logging.Handler):
             message = str(record.msg)[:500]
         log = structlog.get_logger()
         log.log(record.levelno, message, **fields)
+
+
+def log_bug(where: str, error: BaseException) -> None:
+    """Tell of a bug by the error's class and place; its message may quote what nobody may see."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    code = trace.tb_frame.f_code if trace is not None else None
+    at = f"{code.co_filename}:{trace.tb_lineno}" if code and trace else "unknown"
+    structlog.get_logger().error("bug", where=where, error=type(error).__name__, at=at)

@@ -14,7 +14,7 @@ from prometheus_client import (
 )
 from prometheus_client.multiprocess import MultiProcessCollector
 
-__all__ = ["Metrics", "render", "render_shared"]
+__all__ = ["AdminMetrics", "Metrics", "render", "render_shared"]
 
 # The `_created` series double what is scraped, and nothing here is read from them.
 disable_created_metrics()  # type: ignore[no-untyped-call]  # untyped library
@@ -81,6 +81,22 @@ class Metrics:
             "Bytes of the records published and not yet acked.",
             ("broker",),
             multiprocess_mode="livesum",
+            registry=self.registry,
+        )
+
+
+class AdminMetrics:
+    """The instruments of the admin port.
+
+    They are values of the one process that has the port, and in no files, with workers too.
+    """
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.refusals = Counter(
+            "gateway_admin_refusals",
+            "Requests that the admin port refused.",
+            ("reason",),
             registry=self.registry,
         )
 

@@ -18,7 +18,7 @@ from prometheus_client import Counter, Histogram
 from gateway.brokers.base import Broker, State
 from gateway.delivery.fanout import Settlement
 from gateway.observability.limit import RateLimit
-from gateway.observability.logs import EventLog
+from gateway.observability.logs import EventLog, log_bug
 from gateway.observability.metrics import Metrics
 
 __all__ = ["Outcome", "Recorder"]
@@ -115,12 +115,7 @@ class Recorder:
 
     def failure(self, where: str, error: BaseException) -> None:
         """Something failed that should not have: a bug, told by its class and place only."""
-        trace = error.__traceback__
-        while trace is not None and trace.tb_next is not None:
-            trace = trace.tb_next
-        code = trace.tb_frame.f_code if trace is not None else None
-        at = f"{code.co_filename}:{trace.tb_lineno}" if code and trace else "unknown"
-        self._log.error("bug", where=where, error=type(error).__name__, at=at)
+        log_bug(where, error)
 
     def tick(self, brokers: Sequence[Broker], now: float) -> None:
         """Once a second: sample the gauges, and tell what the limit held back."""

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
 from collections.abc import Callable
 
 import msgspec
 import structlog
 
 from gateway.app import Blueprint
+from gateway.observability.admin import AdminRecorder
 from gateway.observability.health import ProcessHealth, readiness
 from gateway.observability.metrics import render
-from gateway.server.admin import AdminSource, admin_app
+from gateway.server.admin import AdminSource, admin_app, assert_guarded
 from gateway.server.connections import Connections, WireLimits
 from gateway.server.http import HttpServer, listen
 from gateway.server.process import ServingProcess, stop_event
@@ -65,19 +67,27 @@ async def serve(
 ) -> None:
     """Serve until `stop` is set, or SIGTERM or SIGINT comes; then drain.
 
-    Raises `ListenError`, and `BrokerOptionsError` for broker options that cannot work.
+    Raises `ListenError`, `UnguardedError`, and `BrokerOptionsError` for broker options that cannot
+    work.
     """
     config = blueprint.config
     ingress = listen("server", config.server.host, config.server.port)
     admin_socket = listen("admin", config.admin.host, config.admin.port)
+    assert_guarded(config.admin.host, admin_socket.getsockname()[0], config.admin.token)
     tree = _Alone(blueprint, ingress) if workers == 1 else Supervisor(blueprint, ingress, workers)
+    recorder = AdminRecorder()
     source = AdminSource(
         readiness=lambda: readiness(tree.healths()),
-        metrics=tree.metrics,
+        metrics=lambda: tree.metrics() + recorder.metrics(),
         token=config.admin.token,
         metrics_public=config.admin.metrics_public,
     )
-    admin = HttpServer(admin_app(source), admin_socket, Connections(_ADMIN), _not_told)
+    admin = HttpServer(
+        admin_app(source, recorder),
+        admin_socket,
+        Connections(_ADMIN),
+        lambda _, reason, __: recorder.refused(reason, "", time.monotonic()),
+    )
     stop = stop or stop_event(signal.SIGTERM, signal.SIGINT)
     await admin.start()
     try:
@@ -91,10 +101,6 @@ async def serve(
     finally:
         await tree.stop()
         await admin.stop(1)
-
-
-def _not_told(status: int, reason: str, seconds: float) -> None:
-    """Take a fault on the admin port, which is not part of what webhooks are counted by."""
 
 
 async def _started_before(stop: asyncio.Event, tree: _Alone | Supervisor) -> bool:

@@ -63,13 +63,43 @@ def test_broker_options_that_cannot_work(tmp_path: Path, workers: int) -> None:
     assert "brokers.bus.tls.ca_file" in done.err
 
 
-def test_an_open_admin_port_without_a_token(tmp_path: Path) -> None:
-    path = write_config(tmp_path, config(admin={"host": "0.0.0.0", "port": 0}))
+@pytest.mark.parametrize("command", ["serve", "check"])
+@pytest.mark.parametrize(
+    ("host", "words"),
+    [
+        ("0.0.0.0", "set admin.token"),
+        ("::", "set admin.token"),
+        ("203.0.113.7", "set admin.token"),
+        ("gateway.internal", "set admin.token"),
+        ("127.1", "set admin.token"),
+        ("", "must not be empty"),
+    ],
+)
+def test_an_open_admin_port_without_a_token(
+    tmp_path: Path, command: str, host: str, words: str
+) -> None:
+    path = write_config(tmp_path, config(admin={"host": host, "port": 0}))
+    done = gateway(command, "--config", path, cwd=tmp_path)
+    assert done.code == 2
+    ((line, column, message),) = done.messages(path)
+    assert words in message
+    at = path.read_text().splitlines()[line - 1]
+    assert at[column - 1 :].startswith(f'"{host}"')
+
+
+@pytest.mark.parametrize("token", ["short", "fifteen-letters", "   ", "sixteen letters and spaces"])
+def test_an_admin_token_that_could_be_guessed_or_not_be_sent(tmp_path: Path, token: str) -> None:
+    admin = {"host": "0.0.0.0", "port": 0, "token": token}
+    path = write_config(tmp_path, config(admin=admin))
     done = gateway("serve", "--config", path, cwd=tmp_path)
     assert done.code == 2
-    ((line, _, message),) = done.messages(path)
-    assert "token" in message
-    assert '"0.0.0.0"' in path.read_text().splitlines()[line - 1]
+    ((line, column, message),) = done.messages(path)
+    assert message == (
+        "token: admin.token has at least 16 characters, visible ASCII without spaces; make one"
+        " with: openssl rand -hex 32"
+    )
+    assert token not in message
+    assert path.read_text().splitlines()[line - 1][column - 1 :].startswith(f'"{token}"')
 
 
 def test_a_config_without_secrets(tmp_path: Path) -> None:

@@ -213,6 +213,10 @@ ERRORS = [
     ('admin: {host: ‸"::ffff:0.0.0.0"}', "host: the admin port is open to other machines"),
     ('admin: {host: ‸"127.1"}', "host: the admin port is open to other machines"),
     ('admin: {host: ‸""}', "host: must not be empty"),
+    *(
+        (f"admin: {{token: ‸{token}}}", "token: admin.token has at least 16 characters, visible")
+        for token in ("abc", "x" * 15, '"            16  "', "é" * 20, '"x\\ny0123456789abcdef"')
+    ),
     ("admin: {port: ‸8080}", "port: server.port is the same"),
     # Delivery.
     ("unmatched: ‸dead_letter", "unmatched: dead_letter needs a place to put them; add delivery.d"),

@@ -19,7 +19,7 @@ from gateway.app import draw, load
 from gateway.clerk.catalogue import KEY_PATHS, OTHER_KEY_PATHS
 from gateway.cli import cli
 from gateway.config import ConfigError
-from gateway.observability.metrics import Metrics
+from gateway.observability.metrics import AdminMetrics, Metrics
 from gateway.routing.template import Template
 from tests.canaries import DOCS_SECRET as SECRET
 from tests.docs.pages import PAGES, PART, ROOT, Block, blocks, code, commands, section, table
@@ -137,13 +137,25 @@ def test_the_metrics_are_those_that_are_exported() -> None:
         code(row[0])[0]: code(row[1]) for row in table(section("docs/operations.md", "Metrics"))
     }
     exported: dict[str, list[str]] = {}
-    for value in vars(Metrics()).values():
+    for value in (*vars(Metrics()).values(), *vars(AdminMetrics()).values()):
         if not hasattr(value, "_labelnames"):
             continue
         (family,) = value.describe()
         suffix = "_total" if family.type == "counter" else ""
         exported[family.name + suffix] = list(value._labelnames)
     assert shown == exported
+
+
+def test_the_refusals_of_the_admin_port_are_those_that_the_code_gives() -> None:
+    rows = table(section("docs/operations.md", "Refusals of the admin port"))
+    shown = {code(row[0])[0]: int(row[1]) for row in rows}
+    given: dict[str, int] = {}
+    for path in ("server/admin/admission.py", "server/protocol.py"):
+        for call in ast.walk(ast.parse((ROOT / "gateway" / path).read_text())):
+            if isinstance(call, ast.Call) and getattr(call.func, "id", "") in {"Denial", "Fault"}:
+                status, reason = (ast.literal_eval(argument) for argument in call.args[:2])
+                given[reason] = status
+    assert shown == given
 
 
 def test_what_is_sanitised_is_what_the_page_says() -> None:
