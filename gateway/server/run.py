@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 
 import msgspec
 import structlog
 
 from gateway.app import Blueprint
+from gateway.config import GatewayConfig
 from gateway.observability.admin import AdminRecorder
 from gateway.observability.health import ProcessHealth, readiness
 from gateway.observability.metrics import render
@@ -71,9 +74,7 @@ async def serve(
     work.
     """
     config = blueprint.config
-    ingress = listen("server", config.server.host, config.server.port)
-    admin_socket = listen("admin", config.admin.host, config.admin.port)
-    assert_guarded(config.admin.host, admin_socket.getsockname()[0], config.admin.token)
+    ingress, admin_socket = _listen(config)
     tree = _Alone(blueprint, ingress) if workers == 1 else Supervisor(blueprint, ingress, workers)
     recorder = AdminRecorder()
     source = AdminSource(
@@ -101,6 +102,16 @@ async def serve(
     finally:
         await tree.stop()
         await admin.stop(1)
+
+
+def _listen(config: GatewayConfig) -> tuple[socket.socket, socket.socket]:
+    """Bind both ports, the ingress first; none stays bound where one cannot be used."""
+    with ExitStack() as bound:
+        ingress = bound.enter_context(listen("server", config.server.host, config.server.port))
+        admin = bound.enter_context(listen("admin", config.admin.host, config.admin.port))
+        assert_guarded(config.admin.host, admin.getsockname()[0], config.admin.token)
+        bound.pop_all()
+    return ingress, admin
 
 
 async def _started_before(stop: asyncio.Event, tree: _Alone | Supervisor) -> bool:

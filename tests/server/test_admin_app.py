@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -13,8 +14,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from pydantic import SecretStr
 from structlog.testing import capture_logs
 
+from gateway.app import draw
+from gateway.config import load_config_text
 from gateway.observability.admin import AdminRecorder
 from gateway.server.admin import AdminSource, UnguardedError, admin_app, assert_guarded
+from gateway.server.run import serve
 
 TOKEN = "0123456789abcdef-admin"
 RIGHT = {"authorization": f"Bearer {TOKEN}"}
@@ -26,6 +30,15 @@ SAFE = {
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
 }
+
+
+CONFIG = """
+server: {host: 127.0.0.1, port: 0}
+admin: {host: localhost, port: 0}
+sources: {clerk: {secrets: [whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw]}}
+brokers: {bus: {kind: nats, servers: ["nats://127.0.0.1:1"]}}
+routes: [{name: all, events: ["*"], targets: [{broker: bus, subject: x}]}]
+"""
 
 
 class Probe:
@@ -233,3 +246,12 @@ def test_a_name_that_leads_elsewhere_needs_a_token(address: str) -> None:
     with pytest.raises(UnguardedError, match=r"admin\.host: localhost.* set admin\.token") as told:
         assert_guarded("localhost", address, SecretStr(""))
     assert (told.value.host, told.value.address) == ("localhost", address)
+
+
+async def test_the_gateway_does_not_start_on_an_address_that_the_rules_did_not_foresee() -> None:
+    """As if `localhost` were an address of the network: the rules see the name alone."""
+    loaded = load_config_text(CONFIG, "config.yaml", {})
+    admin = loaded.config.admin.model_copy(update={"host": "0.0.0.0"})
+    config = loaded.config.model_copy(update={"admin": admin})
+    with pytest.raises(UnguardedError, match=r"would listen on 0\.0\.0\.0"):
+        await serve(draw(dataclasses.replace(loaded, config=config)))
