@@ -152,9 +152,13 @@ def test_the_refusals_of_the_admin_port_are_those_that_the_code_gives() -> None:
     given: dict[str, int] = {}
     for path in ("server/admin/admission.py", "server/protocol.py"):
         for call in ast.walk(ast.parse((ROOT / "gateway" / path).read_text())):
-            if isinstance(call, ast.Call) and getattr(call.func, "id", "") in {"Denial", "Fault"}:
-                status, reason = (ast.literal_eval(argument) for argument in call.args[:2])
-                given[reason] = status
+            if not isinstance(call, ast.Call):
+                continue
+            match [getattr(call.func, "id", getattr(call.func, "attr", "")), *call.args]:
+                case ["Denial" | "Fault", ast.Constant(int(status)), ast.Constant(str(reason)), *_]:
+                    given[reason] = status
+                case ["give_up", ast.Constant(str(reason))]:
+                    given[reason] = 503
     assert shown == given
 
 
