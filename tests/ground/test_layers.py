@@ -15,7 +15,7 @@ WAY = (
     *("cli", "commands", "server", "app"),
     *("ingress", "signature", "event", "routing", "delivery", "brokers"),
 )
-BESIDE = {"answer", "address", "clerk", "config", "metadata", "observability"}
+BESIDE = {"answer", "address", "clerk", "config", "metadata", "observability", "svix"}
 PURE = ("signature", "event", "routing", "metadata", "address", "answer")
 IMPURE = {"aiokafka", "asyncio", "httpx", "litestar", "nats", "random", "socket", "time", "uvicorn"}
 
@@ -56,6 +56,12 @@ def test_the_pure_core_has_no_clock_and_no_io(unit: str) -> None:
     }
     assert found
     assert not {path: impure for path, impure in found.items() if impure}
+
+
+@pytest.mark.parametrize("module", ["admission", "throttle"])
+def test_who_is_let_into_the_admin_port_is_decided_purely(module: str) -> None:
+    path = PACKAGE / "server" / "admin" / f"{module}.py"
+    assert not {name.split(".")[0] for name in imported(path)} & IMPURE
 
 
 def test_every_unit_has_its_place() -> None:
