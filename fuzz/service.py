@@ -324,7 +324,8 @@ def _protocol_class(
             super().on_headers_complete()
             if self.cycle is before:
                 return  # a wish for another protocol is ignored: the head is read once more
-            size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
+            headers = self.scope["headers"]
+            size = len(self.url) + sum(len(name) + len(value) for name, value in headers)
             heads.append(Head(self.scope["method"], size))
 
     return cast("type[HttpToolsProtocol]", Watched)

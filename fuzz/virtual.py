@@ -119,7 +119,6 @@ class Wire(asyncio.Transport):
         self._protocol: asyncio.Protocol | None = None
         self.reading = True
         self.written = bytearray()
-        self.written_after_end = 0
 
     @property
     def is_lost(self) -> bool:
@@ -178,9 +177,7 @@ class Wire(asyncio.Transport):
     def write(self, data: Any) -> None:
         """Take what is answered."""
         if self._ended:
-            # Here asyncio's and uvloop's transports raise; the judge says what comes of it.
-            self.written_after_end += 1
-            return
+            raise RuntimeError("Cannot call write() after write_eof()")
         if self._closing:
             return
         self.written += data

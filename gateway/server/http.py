@@ -12,6 +12,7 @@ import uvicorn
 
 from gateway import GatewayError
 from gateway.server.connections import Connections
+from gateway.server.heads import Headers
 from gateway.server.protocol import FaultListener, bounded_protocol
 
 __all__ = ["HttpServer", "ListenError", "listen"]
@@ -68,12 +69,17 @@ class HttpServer:
     """Serves an ASGI application on a bound socket, within the bounds of its `connections`."""
 
     def __init__(
-        self, app: Any, bound: socket.socket, connections: Connections, on_fault: FaultListener
+        self,
+        app: Any,
+        bound: socket.socket,
+        connections: Connections,
+        on_fault: FaultListener,
+        fault_headers: Headers = (),
     ) -> None:
         config = uvicorn.Config(
             app,
             loop="none",
-            http=bounded_protocol(connections, on_fault),
+            http=bounded_protocol(connections, on_fault, fault_headers),
             ws="none",
             lifespan="off",
             log_config=None,

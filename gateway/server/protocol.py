@@ -26,9 +26,9 @@ from uvicorn.protocols.http.httptools_impl import (
 from uvicorn.server import ServerState
 
 from gateway import GatewayError
-from gateway.answer import failure_body, rejection_body
-from gateway.ingress import CONNECTION, RETRY_AFTER, Fault
+from gateway.ingress import CONNECTION, Fault
 from gateway.server.connections import Connections
+from gateway.server.heads import Headers, refusal, without_upgrade
 
 __all__ = ["FaultListener", "bounded_protocol"]
 
@@ -45,16 +45,20 @@ _LINGER = 0.5
 """Seconds; on a busy line more would hold connections that are of no use."""
 
 
-def bounded_protocol(connections: Connections, on_fault: FaultListener) -> type[HttpToolsProtocol]:
+def bounded_protocol(
+    connections: Connections, on_fault: FaultListener, fault_headers: Headers = ()
+) -> type[HttpToolsProtocol]:
     """Make the protocol class that uvicorn is given, for one port.
 
-    `on_fault` is told of what is answered here and not by the application.
+    `on_fault` is told of what is answered here and not by the application; those answers have
+    `fault_headers` beside their own.
     """
 
     class BoundProtocol(_BoundedProtocol):
         _connections = connections
         _limits = connections.limits
         _on_fault = staticmethod(on_fault)
+        _fault_headers = fault_headers
 
     return BoundProtocol
 
@@ -70,6 +74,7 @@ class _FaultError(GatewayError):
 class _BoundedProtocol(HttpToolsProtocol):
     _connections: Connections
     _on_fault: FaultListener
+    _fault_headers: Headers
 
     def __init__(
         self,
@@ -89,8 +94,12 @@ class _BoundedProtocol(HttpToolsProtocol):
         self._at_start = True
         """Nothing of the current segment has been parsed into a message yet."""
         self._in_head = False
+        self._is_deaf = False
+        """Nothing that still comes is of any use: a fault was found, or the last answer is out."""
         self._upgrade_ignored = False
         self._arriving = 0
+        self._barren = 0
+        """Bytes in a row within a body that brought nothing of it: trailers, chunk extensions."""
         self._head_timer: asyncio.TimerHandle | None = None
         self._body_timer: asyncio.TimerHandle | None = None
         self._write_timer: asyncio.TimerHandle | None = None
@@ -118,7 +127,7 @@ class _BoundedProtocol(HttpToolsProtocol):
 
     def give_up(self, reason: str) -> None:
         """See `Waiting`; an idle connection just closes."""
-        if self.fault is None and (self._in_head or self._is_answering()):
+        if not self._is_deaf and (self._in_head or self._is_answering()):
             self._end(Fault(503, reason))
         else:
             self.transport.close()
@@ -148,7 +157,7 @@ class _BoundedProtocol(HttpToolsProtocol):
     # --- bytes in
 
     def data_received(self, data: bytes) -> None:
-        if self.fault is not None:
+        if self._is_deaf:
             return
         if self._in_head:
             self._head_size += len(data)
@@ -158,14 +167,15 @@ class _BoundedProtocol(HttpToolsProtocol):
             self._head_size = len(data)
             self._at_start = True
         self._unset_keepalive_if_required()
+        arrived = self._arriving
         self._feed(data)
         # The ordinary request comes whole and pays nothing below.
         if self._in_head:
             self._bound_head()
             return
         cycle: RequestResponseCycle | None = self.cycle
-        if cycle is not None and cycle.more_body and self._body_timer is None:
-            self._bound_body(cycle)
+        if cycle is not None and cycle.more_body:
+            self._bound_body(cycle, len(data) if self._arriving == arrived else 0)
 
     def _feed(self, data: bytes) -> None:
         try:
@@ -183,21 +193,16 @@ class _BoundedProtocol(HttpToolsProtocol):
         the head without the wish, and then the rest.
         """
         version = self.parser.get_http_version().encode()
-        lines = [b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, version)]
-        for name, value in self.headers:
-            if name == b"connection":
-                tokens = [token.strip() for token in value.split(b",")]
-                value = b", ".join(token for token in tokens if token.lower() != b"upgrade")  # noqa: PLW2901 - the same header
-            if name != b"upgrade":
-                lines.append(b"%b: %b" % (name, value))
+        line = b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, version)
+        head = without_upgrade(line, self.headers)
         self.parser = httptools.HttpRequestParser(self)
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
         self._upgrade_ignored = False
-        self._feed(b"\r\n".join((*lines, b"", b"")) + rest)
+        self._feed(head + rest)
 
     def _bound_head(self) -> None:
         limits = self._limits
-        if self.fault is not None:
+        if self._is_deaf:
             return
         if self._head_size > limits.max_head or self._is_head_too_large():
             self._end(_HEAD_TOO_LARGE)
@@ -205,7 +210,14 @@ class _BoundedProtocol(HttpToolsProtocol):
             until = self.first_byte + limits.header_timeout
             self._head_timer = self.loop.call_at(until, self._head_expired)
 
-    def _bound_body(self, cycle: RequestResponseCycle) -> None:
+    def _bound_body(self, cycle: RequestResponseCycle, barren: int) -> None:
+        self._barren = self._barren + barren if barren else 0
+        if self._barren > self._limits.max_head:
+            self._end(_HEAD_TOO_LARGE)
+        elif self._body_timer is None:
+            self._time_body(cycle)
+
+    def _time_body(self, cycle: RequestResponseCycle) -> None:
         # A timer may be early by its resolution, and must not wake the read too early.
         until = self.first_byte + self._limits.body_timeout + _RESOLUTION
         self._body_timer = self.loop.call_at(until, self._body_expired, cycle)
@@ -235,6 +247,9 @@ class _BoundedProtocol(HttpToolsProtocol):
             raise _FaultError(_HEAD_TOO_LARGE)
         self._at_start = False
         super().on_headers_complete()
+        # What the parser still gives as headers are trailers, which count for nothing: they came
+        # after what they would speak of (RFC 9110, section 6.5.1).
+        self.headers, self._barren = [], 0
 
     def on_body(self, body: bytes) -> None:
         if self.cycle.response_complete:
@@ -276,7 +291,7 @@ class _BoundedProtocol(HttpToolsProtocol):
         self.first_byte = time.monotonic()
         if self._body_timer is not None:
             self._body_timer.cancel()
-            self._bound_body(latest)
+            self._time_body(latest)
 
     def _is_head_too_large(self) -> bool:
         """Measure what the parser has given of the head so far."""
@@ -340,6 +355,7 @@ class _BoundedProtocol(HttpToolsProtocol):
     def _end(self, fault: Fault) -> None:
         """Read no more; answer for the fault once all that came before it is answered."""
         self.fault = fault
+        self._is_deaf = True
         self._settle()
         cycle: RequestResponseCycle | None = self.cycle
         if cycle is None or (cycle.response_complete and not cycle.more_body):
@@ -353,20 +369,15 @@ class _BoundedProtocol(HttpToolsProtocol):
 
     def _turn_away(self, fault: Fault) -> None:
         """Answer outside of ASGI and close."""
-        self.fault = fault
         self._disarm()
         self._in_head = False
         self._on_fault(fault.status, fault.reason, time.monotonic() - self.first_byte)
-        failed = fault.status == 503
-        body = failure_body(fault.reason) if failed else rejection_body(fault.reason)
-        headers = [b"content-type: application/json", b"content-length: %d" % len(body)]
-        headers += [b"%b: %b" % header for header in (RETRY_AFTER if failed else ())]
-        head = b"\r\n".join((*headers, b"connection: close", b"", b""))
-        self.transport.write(STATUS_LINE[fault.status] + head + body)
+        self.transport.write(refusal(fault, self._fault_headers))
         self._close(unread=True)
 
     def _close(self, *, unread: bool) -> None:
         """Close; but with more on its way linger, or the reset would overtake the answer."""
+        self._is_deaf = True
         if unread and self.transport.can_write_eof():
             self.transport.write_eof()
             self.flow.resume_reading()

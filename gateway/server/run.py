@@ -17,7 +17,7 @@ from gateway.config import GatewayConfig
 from gateway.observability.admin import AdminRecorder
 from gateway.observability.health import ProcessHealth, readiness
 from gateway.observability.metrics import render
-from gateway.server.admin import AdminSource, admin_app, assert_guarded
+from gateway.server.admin import SAFE_HEADERS, AdminSource, admin_app, assert_guarded
 from gateway.server.connections import Connections, WireLimits
 from gateway.server.http import HttpServer, listen
 from gateway.server.process import ServingProcess, stop_event
@@ -88,6 +88,7 @@ async def serve(
         admin_socket,
         Connections(_ADMIN),
         lambda _, reason, __: recorder.refused(reason, "", time.monotonic()),
+        SAFE_HEADERS,
     )
     stop = stop or stop_event(signal.SIGTERM, signal.SIGINT)
     await admin.start()

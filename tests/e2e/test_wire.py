@@ -301,6 +301,39 @@ async def test_connect_is_not_post(client: Client, wire: Wire) -> None:
         assert (await wire.reply()).word == (400, "rejected")
 
 
+async def test_trailers_count_for_nothing(client: Client, wire: Wire) -> None:
+    """What comes behind a body cannot be what proves it (RFC 9110, section 6.5.1)."""
+    body, chunked = event(), {"Transfer-Encoding": "chunked"}
+    chunks = b"%x\r\n%b\r\n0\r\n" % (len(body), body)
+    proof = b"".join(f"{name}: {value}\r\n".encode() for name, value in signed(body).items())
+    async with client.counting(("clerk", "rejected", "missing_header"), DELIVERED):
+        await wire.send(head({**chunked, "Trailer": "svix-id"}) + chunks + proof + b"\r\n")
+        assert (await wire.reply()).word == (401, "rejected")
+        other = b"svix-id: msg_other\r\nx: y\r\n\r\n"
+        await wire.send(head({**signed(body), **chunked}) + chunks + other)
+        assert (await wire.reply()).word == (200, "delivered")
+
+
+@pytest.mark.parametrize(
+    "endless", [b"a: " + b"b" * 60 + b"\r\n", b"b" * 1000], ids=["trailers", "one-trailer"]
+)
+async def test_trailers_without_end(client: Client, wire: Wire, endless: bytes) -> None:
+    async with client.counting(("clerk", "rejected", "head_too_large")):
+        await wire.send(head(signed(b"") | {"Transfer-Encoding": "chunked"}) + b"0\r\na: ")
+        for _ in range(40_000 // len(endless)):
+            await wire.send(endless)
+        assert (await wire.reply()).word == (431, "rejected")
+        assert await wire.closed()
+
+
+async def test_nothing_is_begun_behind_the_last_answer(client: Client, wire: Wire) -> None:
+    async with client.counting(("", "rejected", "unknown_path")):
+        await wire.send(head({"Content-Length": "2"}, target="/x") + b"{")
+        assert (await wire.reply()).word == (404, "rejected")
+        await wire.send(b"}" + head({}, "GET", "/y"))
+        assert await wire.closed()
+
+
 # --- one connection, several requests
 
 

@@ -4,5 +4,6 @@ throttle and admission are pure: a request's head and the time in, a denial or n
 """
 
 from gateway.server.admin.app import AdminSource, UnguardedError, admin_app, assert_guarded
+from gateway.server.admin.guard import SAFE_HEADERS
 
-__all__ = ["AdminSource", "UnguardedError", "admin_app", "assert_guarded"]
+__all__ = ["SAFE_HEADERS", "AdminSource", "UnguardedError", "admin_app", "assert_guarded"]

@@ -14,9 +14,9 @@ from gateway.server.admin.throttle import client_of
 if TYPE_CHECKING:
     from litestar.types import ASGIApp, Receive, Send
 
-__all__ = ["Guard"]
+__all__ = ["SAFE_HEADERS", "Guard"]
 
-_SAFE = (
+SAFE_HEADERS = (
     (b"cache-control", b"no-store"),
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
     (b"cross-origin-resource-policy", b"same-origin"),
@@ -24,6 +24,7 @@ _SAFE = (
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
 )
+"""On every answer of the port, those to what is no HTTP as well."""
 
 
 class Guard:
@@ -42,7 +43,7 @@ class Guard:
 
         async def send_safely(message: Any) -> None:
             if message["type"] == "http.response.start":
-                message = {**message, "headers": [*message.get("headers", ()), *_SAFE]}
+                message = {**message, "headers": [*message.get("headers", ()), *SAFE_HEADERS]}
             await send(message)
 
         client = scope.get("client")
