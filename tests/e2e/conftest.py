@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 
 from tests.e2e.gateway_process import GatewayProcess
+from tests.e2e.locks import Doors, kafka_doors, nats_doors
 from tests.e2e.readback import create_stream
 from tests.e2e.rows import LETTERS, MAX_PAYLOAD, STREAM, Bus
+from tests.servers.kafka import SecureKafka
 from tests.servers.nats import NatsServer
 
 Start = Callable[..., GatewayProcess]
@@ -55,3 +57,26 @@ def bus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bus]:
     with NatsServer(tmp_path_factory.mktemp("nats"), options=options) as server:
         asyncio.run(create_stream(server.url, STREAM, "rows.>", LETTERS))
         yield Bus(server.url)
+
+
+@pytest.fixture(scope="session")
+def doors(tmp_path_factory: pytest.TempPathFactory, secured_kafka: SecureKafka) -> Iterator[Doors]:
+    """Give a broker behind every kind of lock; the tests of several modules share them."""
+    directory = tmp_path_factory.mktemp("doors")
+    started: list[NatsServer] = []
+
+    def start(options: dict[str, Any]) -> NatsServer:
+        server = NatsServer(directory / f"nats-{len(started)}", options=options)
+        started.append(server)
+        server.start()
+        return server
+
+    doors = Doors(secured_kafka.certificates, secured_kafka, directory / "secrets", start)
+    doors.directory.mkdir()
+    try:
+        kafka_doors(doors)
+        nats_doors(doors)
+        yield doors
+    finally:
+        for server in started:
+            server.kill()

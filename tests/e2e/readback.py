@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -26,10 +26,14 @@ class Stored:
     seq: int
 
 
-async def kafka_records(bootstrap: str, topic: str) -> list[Any]:
+async def kafka_records(bootstrap: str, topic: str, **login: Any) -> list[Any]:
     """Give all records of a topic by partition and offset, as aiokafka reads them."""
     consumer = AIOKafkaConsumer(
-        topic, bootstrap_servers=bootstrap, auto_offset_reset="earliest", enable_auto_commit=False
+        topic,
+        bootstrap_servers=bootstrap,
+        auto_offset_reset="earliest",
+        enable_auto_commit=False,
+        **login,
     )
     records: list[Any] = []
     await consumer.start()
@@ -46,26 +50,28 @@ async def kafka_records(bootstrap: str, topic: str) -> list[Any]:
 
 
 @asynccontextmanager
-async def nats_client(url: str) -> AsyncIterator[Client]:
+async def nats_client(url: str, **login: Any) -> AsyncIterator[Client]:
     """Give a connected nats-py client."""
-    client = await nats.connect(url, connect_timeout=10)
+    client = await nats.connect(url, connect_timeout=10, **login)
     try:
         yield client
     finally:
         await client.close()
 
 
-async def create_stream(url: str, name: str, *subjects: str, **settings: Any) -> str:
+async def create_stream(
+    url: str, name: str, *subjects: str, login: Mapping[str, Any] | None = None, **settings: Any
+) -> str:
     """Create a stream and give its name back."""
-    async with nats_client(url) as client:
+    async with nats_client(url, **(login or {})) as client:
         config = StreamConfig(name=name, subjects=list(subjects), **settings)
         await client.jetstream().add_stream(config)
     return name
 
 
-async def stream_messages(url: str, stream: str) -> list[Stored]:
+async def stream_messages(url: str, stream: str, **login: Any) -> list[Stored]:
     """Give all messages of a stream, in order."""
-    async with nats_client(url) as client:
+    async with nats_client(url, **login) as client:
         manager = client.jetstream()
         state = (await manager.stream_info(stream)).state
         return [

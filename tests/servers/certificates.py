@@ -28,22 +28,32 @@ class Certificates:
     client_key: Path
     other_ca: Path
     """An authority that signed none of these."""
+    other_client: Path
+    """Signed by `other_ca`, with the same subject."""
+    other_client_key: Path
+    expired: Path
+    """A server's, like `server` but for its last day, which is over."""
+    expired_key: Path
+    misnamed: Path
+    """A server's for a host of another name."""
+    misnamed_key: Path
 
 
 def make_certificates(directory: Path) -> Certificates:
     """Make all files below `directory`."""
     directory.mkdir(parents=True, exist_ok=True)
-    authority = _Authority("authority")
-    server, server_key = authority.issue("localhost", ExtendedKeyUsageOID.SERVER_AUTH)
-    client, client_key = authority.issue("client", ExtendedKeyUsageOID.CLIENT_AUTH)
-    contents = {
-        "ca": authority.pem,
-        "server": server,
-        "server_key": server_key,
-        "client": client,
-        "client_key": client_key,
-        "other_ca": _Authority("other authority").pem,
+    authority, other = _Authority("authority"), _Authority("other authority")
+    server, client = ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH
+    issued = {
+        "server": authority.issue("localhost", server),
+        "client": authority.issue("client", client),
+        "other_client": other.issue("client", client),
+        "expired": authority.issue("localhost", server, ended=True),
+        "misnamed": authority.issue("elsewhere", server, hosts=("elsewhere.example",)),
     }
+    contents = {"ca": authority.pem, "other_ca": other.pem}
+    for name, (certificate, key) in issued.items():
+        contents |= {name: certificate, f"{name}_key": key}
     paths = {name: directory / f"{name}.pem" for name in contents}
     for name, path in paths.items():
         path.write_bytes(contents[name])
@@ -61,13 +71,21 @@ class _Authority:
         )
         self.pem = builder.sign(self._key, SHA256()).public_bytes(Encoding.PEM)
 
-    def issue(self, name: str, usage: x509.ObjectIdentifier) -> tuple[bytes, bytes]:
-        """Give a certificate and its key (PKCS #8), both PEM."""
+    def issue(
+        self,
+        name: str,
+        usage: x509.ObjectIdentifier,
+        *,
+        hosts: tuple[str, ...] = (),
+        ended: bool = False,
+    ) -> tuple[bytes, bytes]:
+        """Give a certificate and its key (PKCS #8), both PEM; `hosts` stand for this machine."""
         key = ec.generate_private_key(ec.SECP256R1())
-        addresses = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address(LOOPBACK))]
+        here = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address(LOOPBACK))]
+        names = [x509.DNSName(host) for host in hosts] or here
         certificate = (
-            _builder(_name(name), self._name, key.public_key())
-            .add_extension(x509.SubjectAlternativeName(addresses), critical=False)
+            _builder(_name(name), self._name, key.public_key(), ended=ended)
+            .add_extension(x509.SubjectAlternativeName(names), critical=False)
             .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
             .sign(self._key, SHA256())
         )
@@ -80,9 +98,9 @@ def _name(common: str) -> x509.Name:
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, *, ended: bool = False
 ) -> x509.CertificateBuilder:
-    now = dt.datetime.now(dt.UTC)
+    now = dt.datetime.now(dt.UTC) - dt.timedelta(days=2 if ended else 0)
     return (
         x509.CertificateBuilder()
         .subject_name(subject)

@@ -78,11 +78,16 @@ class NatsServer(ServerProcess):
             return False
 
 
-def tls_options(certificates: Certificates, *, mutual: bool = False) -> dict[str, object]:
-    """Settings of a server that wants TLS, and with `mutual` a client certificate too."""
+def tls_options(
+    certificates: Certificates, *, mutual: bool = False, identity: str = "server"
+) -> dict[str, object]:
+    """Settings of a server that wants TLS, and with `mutual` a client certificate too.
+
+    `identity` names the certificate among `certificates` that the server shows.
+    """
     files = {
-        "cert_file": str(certificates.server),
-        "key_file": str(certificates.server_key),
+        "cert_file": str(getattr(certificates, identity)),
+        "key_file": str(getattr(certificates, f"{identity}_key")),
         "ca_file": str(certificates.ca),
     }
     return {"tls": {**files, "verify": mutual}}

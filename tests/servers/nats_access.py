@@ -29,10 +29,13 @@ def nkey_access(directory: Path) -> tuple[dict[str, object], Path]:
     return {"authorization": {"users": [{"nkey": _public(user)}]}}, seed
 
 
-def creds_access(directory: Path) -> tuple[dict[str, object], Path]:
+def creds_access(
+    directory: Path, *, expired: bool = False, revoked: bool = False
+) -> tuple[dict[str, object], Path]:
     """Make an operator with one account (JetStream allowed) and one user, as `nsc` does.
 
-    Gives the server's settings and the user's credentials file. The tokens are of version 2:
+    Gives the server's settings and the user's credentials file, which on demand are out of date
+    or no longer taken by the account. The tokens are of version 2:
     https://docs.nats.io/reference/reference-protocols/nats-jwt and github.com/nats-io/jwt.
     """
     operator, system, account, user = (
@@ -45,18 +48,23 @@ def creds_access(directory: Path) -> tuple[dict[str, object], Path]:
         )
     )
     storage = {"mem_storage": _UNLIMITED, "disk_storage": _UNLIMITED}
+    now = int(time.time())
+    account_claims = _account_claims(storage)
+    if revoked:
+        account_claims["revocations"] = {_public(user): now + 60}
     options: dict[str, object] = {
         "operator": _token(operator, operator, "operator", {"system_account": _public(system)}),
         "system_account": _public(system),
         "resolver": "MEMORY",
         "resolver_preload": {
             _public(system): _token(operator, system, "account", _account_claims({})),
-            _public(account): _token(operator, account, "account", _account_claims(storage)),
+            _public(account): _token(operator, account, "account", account_claims),
         },
     }
     limits = {"subs": _UNLIMITED, "data": _UNLIMITED, "payload": _UNLIMITED}
     credentials = directory / "user.creds"
-    token, seed = _token(account, user, "user", limits), _seed(user)
+    ends = {"exp": now - 60} if expired else {}
+    token, seed = _token(account, user, "user", limits, **ends), _seed(user)
     remember(f"the user JWT of {_public(user)}", token)
     remember(f"the seed of {_public(user)}", seed)
     credentials.write_text(_CREDENTIALS.format(token, seed))
@@ -80,8 +88,11 @@ def _account_claims(storage: dict[str, int]) -> dict[str, Any]:
     return {"limits": {**limits, "wildcards": True, **storage}}
 
 
-def _token(issuer: nkeys.KeyPair, subject: nkeys.KeyPair, kind: str, claims: dict[str, Any]) -> str:
+def _token(
+    issuer: nkeys.KeyPair, subject: nkeys.KeyPair, kind: str, claims: dict[str, Any], **more: int
+) -> str:
     body = {
+        **more,
         "iat": int(time.time()),
         "iss": _public(issuer),
         "name": kind,

@@ -18,6 +18,7 @@ from aiokafka.errors import (
 )
 
 from gateway.brokers.base import BrokerError, Refused, Unavailable, Unknown
+from gateway.brokers.tls import tls_problem
 
 CLIENT_ERRORS = (KafkaError, OSError, asyncio.TimeoutError, NotImplementedError)
 """Everything that a request or a connection can fail with."""
@@ -61,7 +62,8 @@ _BY_CODE = {
     # NOT_ENOUGH_REPLICAS_AFTER_APPEND: already in the leader's log, so a retry here would double
     # it and "nothing was stored" would not be true.
     20: _NO_ACK,
-    29: _DENIED,
+    29: _DENIED,  # TOPIC_AUTHORIZATION_FAILED
+    31: _DENIED,  # CLUSTER_AUTHORIZATION_FAILED
     32: Verdict(Refused, "invalid_record", split=True),  # INVALID_TIMESTAMP
     56: _NO_LEADER,  # KAFKA_STORAGE_ERROR
     74: _NO_LEADER,  # FENCED_LEADER_EPOCH
@@ -69,6 +71,11 @@ _BY_CODE = {
     87: Verdict(Refused, "invalid_record", split=True),  # INVALID_RECORD: no key, compacted topic
 }
 _OTHER = Verdict(Unavailable, "broker_error")
+
+_ADVICE = {
+    29: "the login may not write to the topic; grant DESCRIBE and WRITE",
+    31: "the login lacks a right on the cluster",
+}
 
 
 def verdict_of(code: int) -> Verdict:
@@ -80,6 +87,12 @@ def name_of(code: int) -> str:
     """The name of an error code, for the operator's log."""
     kind = for_code(code)
     return str(kind.message) if kind.errno == code else f"error code {code}"
+
+
+def detail_of(code: int) -> str:
+    """The name of an error code and, where an operator can do something about it, what."""
+    name, advice = name_of(code), _ADVICE.get(code)
+    return f"{name}: {advice}" if advice else name
 
 
 def failure(
@@ -97,7 +110,10 @@ def failure(
     return error
 
 
-_CLOSED = "it closed the connection; if always, check brokers.{0}.tls and brokers.{0}.sasl"
+_CLOSED = (
+    "it closed the connection; if always, check brokers.{0}.tls, with cert_file and key_file if"
+    " the port wants them, and brokers.{0}.sasl"
+)
 # The first kind that fits, so a special error stands before its base.
 _CONNECTION_PROBLEMS: tuple[tuple[type[BaseException], str], ...] = (
     (
@@ -109,11 +125,6 @@ _CONNECTION_PROBLEMS: tuple[tuple[type[BaseException], str], ...] = (
         "the cluster does not take this login; check brokers.{0}.sasl.mechanism",
     ),
     (IllegalSaslStateError, "this port takes no login; check brokers.{0}.sasl and the port"),
-    (
-        ssl.SSLCertVerificationError,
-        "the cluster's certificate is not trusted; check brokers.{0}.tls.ca_file",
-    ),
-    (ssl.SSLError, "the TLS handshake failed; check brokers.{0}.tls and the port"),
     (socket.gaierror, "the host name is not known; check brokers.{0}.servers"),
     (ConnectionRefusedError, "nothing listens there; check brokers.{0}.servers"),
     (TimeoutError, "no answer in time"),
@@ -121,12 +132,15 @@ _CONNECTION_PROBLEMS: tuple[tuple[type[BaseException], str], ...] = (
     (IncompatibleBrokerVersion, "its protocol is too old; Kafka 1.0 or newer is needed"),
     (NotImplementedError, "its protocol is too new for this client"),
     (KafkaConnectionError, _CLOSED),
-    (ConnectionError, _CLOSED),
+    (ConnectionError, "it closed the connection at once; check brokers.{0}.tls and the port"),
 )
 
 
 def connection_problem(broker: str, error: BaseException) -> str:
     """Why a connection failed, in words that name the setting to look at. Never a secret."""
+    refused = _tls_error(error)
+    if refused is not None:
+        return tls_problem(broker, refused)
     for kind, words in _CONNECTION_PROBLEMS:
         if isinstance(error, kind):
             return words.format(broker)
@@ -135,8 +149,20 @@ def connection_problem(broker: str, error: BaseException) -> str:
 
 def most_telling(errors: list[BaseException]) -> BaseException:
     """The error to report when several servers failed: a wrong login before a dead host."""
-    for kind in (SaslAuthenticationFailed, UnsupportedSaslMechanismError, ssl.SSLError):
-        for error in errors:
-            if isinstance(error, kind):
-                return error
-    return errors[0] if errors else TimeoutError()
+    telling: list[BaseException] = [
+        *(error for error in errors if isinstance(error, SaslAuthenticationFailed)),
+        *(error for error in errors if isinstance(error, UnsupportedSaslMechanismError)),
+        *(error for error in errors if _tls_error(error) is not None),
+        *errors,
+        TimeoutError(),
+    ]
+    return telling[0]
+
+
+def _tls_error(error: BaseException) -> ssl.SSLError | None:
+    """The fault of TLS behind `error`: with TLS 1.3 a server that misses our certificate says so
+    only after the handshake, and aiokafka tells of a lost connection."""
+    for candidate in (error, error.__cause__):
+        if isinstance(candidate, ssl.SSLError):
+            return candidate
+    return None

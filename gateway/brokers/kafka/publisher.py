@@ -22,7 +22,7 @@ import msgspec
 
 from gateway.brokers.base import BrokerError, Message, Receipt, Refused, Unavailable, Unknown
 from gateway.brokers.kafka.connection import Cluster
-from gateway.brokers.kafka.errors import CLIENT_ERRORS, Verdict, name_of, verdict_of
+from gateway.brokers.kafka.errors import CLIENT_ERRORS, Verdict, detail_of, verdict_of
 from gateway.brokers.kafka.in_flight import InFlight
 from gateway.brokers.kafka.lanes import (
     BATCH_OVERHEAD,
@@ -283,14 +283,14 @@ class Publisher:
             lane.queue.extendleft(reversed(batch.records))
             self._rest(lane)
         elif verdict.retry:
-            self._again(lane, verdict.reason, name_of(code))
+            self._again(lane, verdict.reason, detail_of(code))
         elif verdict.twice and not batch.denied:
             batch.denied = True
-            self._again(lane, "broker_error", name_of(code))
+            self._again(lane, "broker_error", detail_of(code))
         else:
             if verdict.reason == "too_large":
                 self.directory.learn_limit(lane.topic)
-            self._fail_batch(lane, batch, verdict.outcome, verdict.reason, name_of(code))
+            self._fail_batch(lane, batch, verdict.outcome, verdict.reason, detail_of(code))
             self._rest(lane)
 
     def _lost(self, node: int, sending: Sending, error: BaseException) -> None:

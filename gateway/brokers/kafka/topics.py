@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from gateway.brokers.base import Refused, Unavailable
 from gateway.brokers.kafka.connection import Cluster, TopicView
-from gateway.brokers.kafka.errors import CLIENT_ERRORS, Verdict, name_of, verdict_of
+from gateway.brokers.kafka.errors import CLIENT_ERRORS, Verdict, detail_of, verdict_of
 from gateway.brokers.kafka.lanes import Lane, Topic
 
 ASK_WITHIN = 0.9
@@ -98,7 +98,7 @@ class Directory:
                 self._apply(view)
                 self._on_known(topic)
                 return
-            self._decide(topic, verdict_of(view.error), name_of(view.error))
+            self._decide(topic, verdict_of(view.error), detail_of(view.error))
         except CLIENT_ERRORS as error:
             self._decide(topic, _NO_ANSWER, type(error).__name__)
             self._on_trouble()
@@ -138,7 +138,7 @@ class Directory:
         if view.error:
             # Anything but "there is none" may pass, and what is known may still be right.
             if verdict_of(view.error).reason == "no_topic":
-                self._decide(topic, verdict_of(view.error), name_of(view.error))
+                self._decide(topic, verdict_of(view.error), detail_of(view.error))
             return
         topic.leaders = view.leaders
         topic.verdict = None

@@ -138,7 +138,7 @@ class NatsBroker:
                 started = loop.time()
                 await self._serve(connection)
             except CONNECT_ERRORS as error:
-                self._report(connection_problem(self._name, options.login_setting, error))
+                self._report(connection_problem(options, error))
             except Exception:
                 # A bug must not end the reconnecting: that would be silent and for good.
                 log.exception("nats broker %s: the connection's keeper failed", self._name)

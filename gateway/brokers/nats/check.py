@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from gateway.brokers.base import BrokerOptionsError, Finding, Need
-from gateway.brokers.nats.errors import CONNECT_ERRORS, ConnectionLost, connection_problem
+from gateway.brokers.nats.errors import CONNECT_ERRORS, ConnectionLost, Denied, connection_problem
 from gateway.brokers.nats.jetstream import ApiRefused, StreamConfigView
 from gateway.brokers.nats.options import ClientOptions, client_options
 from gateway.brokers.nats.session import Session
@@ -56,26 +56,26 @@ async def check_system(broker: str, config: NatsConfig, needs: Sequence[Need]) -
         async with asyncio.timeout(_WITHIN):
             session = await Session.open(options)
             try:
-                return await _Check(broker, config, needs, session).findings()
+                return await _Check(options, config, needs, session).findings()
             finally:
                 await session.close()
+    except Denied as denied:
+        return [Finding("error", broker, denied.problem)]
     except CONNECT_ERRORS as error:
         where = ", ".join(str(server) for server in options.servers)
-        problem = _problem(options, error)
+        problem = connection_problem(options, error)
         return [Finding("unreachable", broker, f"cannot use the server at {where}: {problem}")]
-
-
-def _problem(options: ClientOptions, error: BaseException) -> str:
-    return connection_problem(options.broker, options.login_setting, error)
 
 
 class _Check:
     """One look at one system."""
 
     def __init__(
-        self, broker: str, config: NatsConfig, needs: Sequence[Need], session: Session
+        self, options: ClientOptions, config: NatsConfig, needs: Sequence[Need], session: Session
     ) -> None:
-        self._broker = broker
+        self._broker = options.broker
+        self._options = options
+        self._connection = session.connection
         self._config = config
         self._needs = needs
         self._requests = session.requests
@@ -86,10 +86,18 @@ class _Check:
     async def findings(self) -> list[Finding]:
         """Everything there is to say. Raises `ConnectionLost` when the server goes away."""
         found = [Finding("ok", self._broker, f"nats-server {self._version} answers")]
+        found += self._in_the_clear()
         found += [self._too_large(need) for need in self._needs if self._exceeds(need)]
         if self._config.jetstream:
             found += await self._jetstream()
         return found + await self._not_permitted()
+
+    def _in_the_clear(self) -> list[Finding]:
+        sent = self._options.sent_in_the_clear
+        if self._connection.secured or not sent:
+            return []
+        message = f"without tls {sent} is sent in the clear; set tls"
+        return [Finding("warning", self._broker, message)]
 
     def _exceeds(self, need: Need) -> bool:
         return need.record_bytes > self._max_payload
@@ -114,11 +122,21 @@ class _Check:
             found = [finding for need in self._needs for finding in await self._need(need)]
         except ApiRefused as refused:
             return [Finding("error", self._broker, str(refused))]
+        except Denied as denied:
+            if self._connection.denied:
+                raise
+            return [self._unseen(denied)]
         for stream in self._streams.values():
             found += _stream_findings(stream)
         if self._streams:
             found.append(self._interval_sync())
         return found
+
+    def _unseen(self, denied: Denied) -> Finding:
+        # Publishing needs no right to ask; creating streams does.
+        severity: Severity = "error" if self._config.streams else "warning"
+        purpose = "created or checked" if self._config.streams else "checked"
+        return Finding(severity, self._broker, f"{denied.problem}, so that streams are {purpose}")
 
     async def _need(self, need: Need) -> list[Finding]:
         # The server's filter knows whole tokens only; `takes` also looks at a begun one.
@@ -161,9 +179,11 @@ class _Check:
         try:
             answer = await self._requests.ask("$SYS.REQ.USER.INFO", None, _ANSWER_WITHIN)
             info = msgspec.json.decode(answer or b"{}", type=_UserInfo)
+        except Denied as denied:
+            message = f"{denied.problem}, so that permissions are checked"
+            return [Finding("warning", self._broker, message)]
         except (ConnectionLost, msgspec.MsgspecError):
-            # Old servers do not answer this, and some logins may not ask it.
-            return []
+            return []  # old servers do not answer this
         if info.data.permissions is None:
             return []
         rules = info.data.permissions.publish

@@ -28,6 +28,11 @@ class Client(NatsClient):
         self.secured = True
         return super().ssl_context
 
+    @property
+    def wants_certificate(self) -> bool:
+        """Whether the server has said that it asks for a client certificate."""
+        return bool(self._server_info.get("tls_verify"))
+
     def keep_quiet(self) -> None:
         """Keep asyncio from complaining of nats-py's tasks, which a lost connection can fail."""
         for task in (self._reading_task, self._flusher_task):

@@ -29,13 +29,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import logging
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
-import msgspec
 from nats.aio.client import RawCredentials
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
@@ -46,13 +44,14 @@ from pydantic import SecretStr
 from gateway.brokers.nats.client import Client
 from gateway.brokers.nats.errors import (
     CONNECT_ERRORS,
+    CertificateWanted,
     ConnectionLost,
     most_telling,
     refusal,
     server_problem,
     server_text,
 )
-from gateway.brokers.nats.options import CLIENT_NAME, ClientOptions, Server
+from gateway.brokers.nats.options import CLIENT_NAME, ClientOptions, Server, servers_beside
 from gateway.brokers.nats.protocol import denied_publish, denied_subscribe, is_denial
 
 log = logging.getLogger("gateway.brokers")
@@ -110,6 +109,8 @@ class Connection:
         self._problem = "the server closed it"
         self._opening = True
         self._ended = False
+        self.denied = False
+        """It ended because the server refused a subscription."""
 
     @property
     def ended(self) -> bool:
@@ -127,6 +128,11 @@ class Connection:
         return self._client.max_payload
 
     @property
+    def secured(self) -> bool:
+        """Whether it is encrypted."""
+        return self._client.secured
+
+    @property
     def version(self) -> tuple[int, ...]:
         """The server's version; empty where it tells none that can be read."""
         version = self._client.connected_server_version
@@ -139,7 +145,10 @@ class Connection:
         """Connect and log in. Raises what `errors.CONNECT_ERRORS` lists."""
         try:
             await self._client.connect(**self._settings())
-        except (OSError, UnicodeError):  # some of them are a ValueError too
+        except (OSError, UnicodeError) as error:  # some of them are a ValueError too
+            # The server's own words, an alert of TLS, are lost where nats-py writes on.
+            if isinstance(error, ConnectionError) and self._client.wants_certificate:
+                raise CertificateWanted(self._options.broker) from error
             raise
         except NatsError as error:
             raise refusal(error) from error
@@ -208,17 +217,7 @@ class Connection:
 
     def discovered(self) -> list[Server]:
         """The addresses that the server told of its cluster, each with its certificate's name."""
-        found = []
-        for uri in self._client.discovered_servers:
-            with contextlib.suppress(ValueError):  # a port that is none
-                if uri.hostname and uri.port:
-                    tls_host = self.server.tls_host if _is_address(uri.hostname) else uri.hostname
-                    found.append(
-                        msgspec.structs.replace(
-                            self.server, host=uri.hostname, port=uri.port, tls_host=tls_host
-                        )
-                    )
-        return found
+        return list(servers_beside(self.server, self._client.discovered_servers))
 
     def _settings(self) -> dict[str, Any]:
         return {
@@ -305,6 +304,7 @@ class Connection:
         elif denied_subscribe(text) is not None:
             # Without its inbox this connection would wait for answers that cannot come.
             self._problem = self._words(text)
+            self.denied = True
             self._lose()
         else:
             self._note()
@@ -324,7 +324,7 @@ class Connection:
             self._problem = self._words(text)
 
     def _words(self, text: str) -> str:
-        return server_problem(self._options.broker, self._options.login_setting, text)
+        return server_problem(self._options, text)
 
     def _lose(self) -> None:
         """Tell the owner of an end that it did not ask for."""
@@ -399,11 +399,3 @@ async def connect_any(options: ClientOptions, servers: Sequence[Server]) -> Conn
         except CONNECT_ERRORS as error:
             errors.append(error)
     raise most_telling(errors)
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True

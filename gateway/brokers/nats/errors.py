@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+from typing import TYPE_CHECKING
 
 import msgspec
 from nats.errors import AuthorizationError
@@ -12,12 +13,18 @@ from nats.errors import Error as NatsError
 from gateway import GatewayError
 from gateway.brokers.base import BrokerError, BrokerOptionsError, Refused, Unavailable, Unknown
 from gateway.brokers.nats.protocol import denied_subscribe
+from gateway.brokers.tls import client_certificate_problem, tls_problem
+
+if TYPE_CHECKING:
+    from gateway.brokers.nats.options import ClientOptions
 
 __all__ = [
     "CONNECT_ERRORS",
     "NO_ACK",
     "ApiError",
+    "CertificateWanted",
     "ConnectionLost",
+    "Denied",
     "ServerError",
     "Verdict",
     "connection_problem",
@@ -36,7 +43,22 @@ class ConnectionLost(GatewayError):
     def __init__(self, problem: str) -> None:
         self.problem = problem
         """In words for the operator's log."""
-        super().__init__(f"the connection to the NATS server ended: {problem}")
+        super().__init__(f"{self.what}: {problem}")
+
+    what = "the connection to the NATS server ended"
+
+
+class Denied(ConnectionLost):
+    """The server is there and took the login, and the login may not do what is needed."""
+
+    what = "the NATS server refused"
+
+
+class CertificateWanted(ConnectionLost):
+    """A server that asks for a client certificate ended the connection."""
+
+    def __init__(self, broker: str) -> None:
+        super().__init__(client_certificate_problem(broker))
 
 
 class ServerError(GatewayError):
@@ -121,8 +143,8 @@ CONNECT_ERRORS = (
 """Everything that connecting can fail with."""
 
 # What a server says, in lower case, and what to do. First match.
+_LOGIN_REFUSED = "authorization violation"
 _SERVER_WORDS = (
-    ("authorization violation", "the login was refused; check {login}"),
     ("authentication timeout", "the login came too late for the server"),
     ("authentication expired", "the login has expired; renew {login}"),
     ("authentication revoked", "the login was revoked; renew {login}"),
@@ -138,11 +160,6 @@ _BAD_INFO = "json parse"
 
 # The first kind that fits, so a special error stands before its base.
 _CONNECTION_PROBLEMS: tuple[tuple[type[BaseException], str], ...] = (
-    (
-        ssl.SSLCertVerificationError,
-        "the server's certificate is not trusted; check brokers.{broker}.tls.ca_file",
-    ),
-    (ssl.SSLError, "the TLS handshake failed; check brokers.{broker}.tls and the port"),
     (socket.gaierror, "the host name is not known; check brokers.{broker}.servers"),
     (UnicodeError, "the host name is not one; check brokers.{broker}.servers"),
     (ConnectionRefusedError, "nothing listens there; check brokers.{broker}.servers"),
@@ -151,20 +168,19 @@ _CONNECTION_PROBLEMS: tuple[tuple[type[BaseException], str], ...] = (
 )
 
 
-def connection_problem(broker: str, login: str, error: BaseException) -> str:
-    """Why a connection failed, in words that name the setting to look at. Never a secret.
-
-    `login` is the name of the setting, below the broker, that holds the login.
-    """
+def connection_problem(options: ClientOptions, error: BaseException) -> str:
+    """Why a connection failed, in words that name the setting to look at. Never a secret."""
     if isinstance(error, ServerError):
-        return server_problem(broker, login, error.text)
+        return server_problem(options, error.text)
+    if isinstance(error, ssl.SSLError):
+        return tls_problem(options.broker, error)
     if isinstance(error, ConnectionLost):
         return error.problem
     if isinstance(error, BrokerOptionsError):
         return str(error)
     for kind, words in _CONNECTION_PROBLEMS:
         if isinstance(error, kind):
-            return words.format(broker=broker)
+            return words.format(broker=options.broker)
     return type(error).__name__
 
 
@@ -183,22 +199,24 @@ def refusal(error: NatsError) -> ServerError | ConnectionLost:
     return ServerError(text)
 
 
-def server_problem(broker: str, login: str, text: str) -> str:
+def server_problem(options: ClientOptions, text: str) -> str:
     """What an `-ERR` of the server means for the operator."""
     subject = denied_subscribe(text)
     if subject is not None:
         if subject.upper().startswith("_INBOX."):
             return "the login may not subscribe to _INBOX.>, where answers come; allow it"
         return f"the login may not subscribe to {subject}; allow it on the server"
+    if _LOGIN_REFUSED in text.lower():
+        return options.login_problem()
     for words, problem in _SERVER_WORDS:
         if words in text.lower():
-            return problem.format(broker=broker, login=f"brokers.{broker}.{login}")
+            return problem.format(broker=options.broker, login=options.login_settings)
     return f"the server said {text[:_MAX_WORDS]!r}"
 
 
 def most_telling(errors: list[BaseException]) -> BaseException:
     """The error to report when several servers failed: a wrong login before a dead host."""
-    for kind in (ServerError, BrokerOptionsError, ssl.SSLError):
+    for kind in (ServerError, BrokerOptionsError, ssl.SSLError, CertificateWanted):
         for error in errors:
             if isinstance(error, kind):
                 return error

@@ -15,7 +15,7 @@ from nats.aio.msg import Msg
 
 from gateway import GatewayError
 from gateway.brokers.nats.connection import Connection
-from gateway.brokers.nats.errors import ApiError, ConnectionLost
+from gateway.brokers.nats.errors import ApiError, ConnectionLost, Denied
 from gateway.brokers.nats.protocol import NO_RESPONDERS
 
 STREAM_NOT_FOUND = 10059
@@ -89,7 +89,8 @@ def nobody(msg: Msg) -> bool:
 class Requests:
     """Asks questions on one connection. Every wait is bounded by the caller's timeout, in seconds.
 
-    Methods raise `ConnectionLost`, also when no answer comes in time.
+    Methods raise `ConnectionLost`, also when no answer comes in time, and `Denied`, which is one,
+    where the login lacks a right.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -101,16 +102,17 @@ class Requests:
 
     def fail(self, problem: str) -> None:
         """End every question: the connection is gone."""
+        kind = Denied if self._connection.denied else ConnectionLost
         for _, future in self._waiting.values():
             if not future.done():
-                future.set_exception(ConnectionLost(problem))
+                future.set_exception(kind(problem))
 
     def denied(self, subject: str) -> None:
         """End the questions to a subject that may not be published to."""
         for asked, future in self._waiting.values():
             if asked.lower() == subject and not future.done():
                 problem = f"the login may not publish to {asked}; allow it on the server"
-                future.set_exception(ConnectionLost(problem))
+                future.set_exception(Denied(problem))
 
     async def settled(self, timeout: float) -> None:
         """Wait until the server has handled all that was written before."""

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import base64
 import binascii
+import contextlib
+import ipaddress
 import re
 import ssl
+import time
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
+from urllib.parse import ParseResult, unquote, urlsplit
 
 import msgspec
 import nkeys
@@ -26,6 +32,7 @@ _SCHEMES = ("nats", "tls")
 _JWT = "NATS USER JWT"
 _SEED = "USER NKEY SEED"
 _BLOCK = re.compile(rf"-+BEGIN ({_JWT}|{_SEED})-+\s+(\S+)\s+-+END (?:{_JWT}|{_SEED})-+")
+_ANY_LOGIN = "credentials_file, nkey_seed_file, username and password, or token"
 _SEED_ERRORS = (nkeys.NkeysError, ValueError, binascii.Error)
 
 
@@ -66,13 +73,52 @@ class ClientOptions(msgspec.Struct, frozen=True):
         return f"ClientOptions(broker={self.broker!r}, servers={self.servers!r})"
 
     @property
-    def login_setting(self) -> str:
-        """The setting below the broker that holds the login, for messages."""
-        for setting in ("credentials_file", "nkey_seed_file", "username", "token"):
-            if getattr(self, setting):
-                return setting
-        in_url = any(server.username or server.token for server in self.servers)
-        return "servers" if in_url else "username"
+    def login_settings(self) -> str:
+        """The settings that hold the login, as words for messages; empty without a login."""
+        names = [name for name in ("credentials_file", "nkey_seed_file") if getattr(self, name)]
+        if not names:
+            names = ["username", "password"] if self.username else []
+        if self.token and "username" not in names:
+            names.append("token")
+        if not names and any(server.username or server.token for server in self.servers):
+            names = ["servers"]
+        return " and ".join(f"brokers.{self.broker}.{name}" for name in names)
+
+    def login_problem(self) -> str:
+        """What to do when a server refuses the login. Never a secret."""
+        if not self.login_settings:
+            return f"the server wants a login; set brokers.{self.broker}.{_ANY_LOGIN}"
+        return f"the login was refused; check {self.login_settings}{self._since()}"
+
+    def _since(self) -> str:
+        """When the credentials ended, if they did: a server says no more than that it refuses."""
+        if not self.credentials_file:
+            return ""
+        try:
+            ended = _expiry(_read(self.broker, "credentials_file", self.credentials_file))
+        except BrokerOptionsError:
+            return ""
+        if ended is None or ended > time.time():
+            return ""
+        return f": its JWT expired at {datetime.fromtimestamp(ended, UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+    @property
+    def sent_in_the_clear(self) -> str:
+        """The secret of the login that a server gets to read, in words; empty if there is none.
+
+        Of a key it sees only a signature.
+        """
+        if self.credentials_file or self.nkey_seed_file:
+            return "the token" if self.token else ""
+        if self.username:
+            return "the password"
+        if self.token:
+            return "the token"
+        return (
+            "the login in servers"
+            if any(server.username or server.token for server in self.servers)
+            else ""
+        )
 
     def login(self, server: Server) -> dict[str, SecretStr]:
         """The arguments of nats-py's `connect` that prove who we are to `server`, still wrapped.
@@ -149,6 +195,25 @@ def parse_server(broker: str, text: str) -> Server:
     return msgspec.structs.replace(server, token=token)
 
 
+def servers_beside(server: Server, uris: Iterable[ParseResult]) -> Iterator[Server]:
+    """The addresses that `server` told of its cluster, each with its certificate's name."""
+    for uri in uris:
+        with contextlib.suppress(ValueError):  # a port that is none
+            if uri.hostname and uri.port:
+                tls_host = server.tls_host if _is_address(uri.hostname) else uri.hostname
+                yield msgspec.structs.replace(
+                    server, host=uri.hostname, port=uri.port, tls_host=tls_host
+                )
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
 def _read_credentials(broker: str, path: str) -> SecretStr:
     """The JWT and the seed of a credentials file of `nsc`, as strict as nats-py reads it."""
     setting = "credentials_file"
@@ -160,6 +225,22 @@ def _read_credentials(broker: str, path: str) -> SecretStr:
     _check_seed(broker, setting, blocks[_SEED])
     parts = (f"-----BEGIN {name}-----\n{blocks[name].get_secret_value()}\n" for name in blocks)
     return SecretStr("".join(parts))
+
+
+class _Claims(msgspec.Struct, frozen=True):
+    exp: int = 0
+
+
+def _expiry(credentials: SecretStr) -> int | None:
+    """When a credentials file's JWT ends, in Unix seconds; None for never, or for no JWT."""
+    jwt = dict(_BLOCK.findall(credentials.get_secret_value())).get(_JWT, "")
+    _, _, rest = jwt.partition(".")
+    claims, _, _ = rest.partition(".")
+    try:
+        raw = base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4))
+        return msgspec.json.decode(raw, type=_Claims).exp or None
+    except (ValueError, msgspec.MsgspecError):
+        return None
 
 
 # Neither the cause of these errors nor the frames that raise them hold what was read: an error

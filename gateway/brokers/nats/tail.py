@@ -133,7 +133,7 @@ async def _follow(
     except (*CONNECT_ERRORS, ApiRefused) as error:
         problem = str(error)
         if not isinstance(error, ApiRefused):
-            problem = connection_problem(broker, options.login_setting, error)
+            problem = connection_problem(options, error)
         verdict = Verdict(Unavailable, "broker_down")
         raise failure(broker, "*", verdict, problem) from error
 

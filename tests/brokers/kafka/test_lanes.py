@@ -83,6 +83,7 @@ MEANINGS: list[tuple[int, type[BrokerError], str, bool]] = [
     (19, Unavailable, "not_enough_replicas", True),
     (20, Unknown, "no_ack", False),
     (29, Refused, "not_authorized", False),
+    (31, Refused, "not_authorized", False),
     (56, Unavailable, "no_leader", True),
     (74, Unavailable, "no_leader", True),
     (87, Refused, "invalid_record", False),

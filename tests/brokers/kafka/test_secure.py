@@ -39,7 +39,7 @@ async def check(bootstrap: str, topics: list[str], **config: Any) -> list[Findin
     return await KafkaBroker("events", options, lambda _, __: None).check(needs)
 
 
-@pytest.mark.parametrize("mechanism", ["SCRAM-SHA-512", "PLAIN"])
+@pytest.mark.parametrize("mechanism", ["SCRAM-SHA-512", "SCRAM-SHA-256", "PLAIN"])
 async def test_sasl_over_tls(
     start: Starter, secured_kafka: SecureKafka, unique: Unique, mechanism: str
 ) -> None:
@@ -99,7 +99,7 @@ async def test_a_certificate_of_an_unknown_authority(secured_kafka: SecureKafka)
 
 async def test_a_mechanism_that_the_cluster_does_not_take(secured_kafka: SecureKafka) -> None:
     config = login(secured_kafka, "SCRAM-SHA-256")
-    (finding,) = await check(secured_kafka.sasl, ["users"], **config)
+    (finding,) = await check(secured_kafka.clear, ["users"], sasl=config["sasl"])
     assert finding.severity == "unreachable"
     assert "brokers.events.sasl.mechanism" in finding.message
 

@@ -88,7 +88,7 @@ async def test_credentials(new_nats: NewNats, start: Starter, tmp_path: Path) ->
     [
         (USER, {"username": "u", "password": "wrong"}, "check brokers.bus.username"),
         (TOKEN, {"token": "wrong"}, "check brokers.bus.token"),
-        (TOKEN, {}, "check brokers.bus.username"),
+        (TOKEN, {}, "set brokers.bus.credentials_file"),
     ],
 )
 async def test_a_wrong_login_is_told_once_with_its_setting_and_tried_on(

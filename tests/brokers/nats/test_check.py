@@ -135,14 +135,50 @@ async def test_permissions_are_looked_at_without_publishing(new_nats: NewNats) -
     assert refused == ["open.not", "shut", "shut.*"]
 
 
-async def test_a_login_that_may_not_ask_is_told(new_nats: NewNats) -> None:
-    users = [{"user": "u", "password": NATS_USER_PASSWORD, "permissions": {"publish": ["clerk.>"]}}]
+ASK = "the login may not publish to $JS.API.INFO; allow it on the server, so that streams are"
+INBOX = "the login may not subscribe to _INBOX.>, where answers come; allow it"
+RIGHTS = (
+    "the login may not publish to $SYS.REQ.USER.INFO; allow it on the server, so that permissions"
+    " are checked"
+)
+CLEAR = "without tls the password is sent in the clear; set tls"
+
+
+@pytest.mark.parametrize(
+    ("permissions", "settings", "errors", "warnings"),
+    [
+        pytest.param(
+            {"publish": ["clerk.>"]}, {}, [], [CLEAR, f"{ASK} checked", RIGHTS], id="no-api"
+        ),
+        pytest.param(
+            {"publish": {"deny": ["$JS.API.>"]}},
+            {"streams": [{"name": "S", "subjects": ["clerk.>"]}]},
+            [f"{ASK} created or checked"],
+            [CLEAR],
+            id="no-api-for-streams",
+        ),
+        pytest.param(
+            {"publish": ["clerk.>"]}, {"jetstream": False}, [], [CLEAR, RIGHTS], id="core"
+        ),
+        pytest.param({"subscribe": {"deny": ["_INBOX.>"]}}, {}, [INBOX], [], id="no-inbox"),
+    ],
+)
+async def test_a_login_that_may_not_ask_is_told_and_is_not_unreachable(
+    new_nats: NewNats,
+    permissions: dict[str, Any],
+    settings: dict[str, Any],
+    errors: list[str],
+    warnings: list[str],
+) -> None:
+    users = [{"user": "u", "password": NATS_USER_PASSWORD, "permissions": permissions}]
     server = await asyncio.to_thread(new_nats, options={"authorization": {"users": users}})
 
-    findings = await check(server.url, need("clerk.a"), username="u", password=NATS_USER_PASSWORD)
+    login = {"username": "u", "password": NATS_USER_PASSWORD}
+    findings = await check(server.url, need("clerk.a"), **login, **settings)
 
-    (finding,) = findings
-    assert "may not publish to $JS.API.INFO" in finding.message
+    assert said(findings, "error") == [f"bus: {words}" for words in errors]
+    assert said(findings, "warning") == [f"bus: {words}" for words in warnings]
+    assert not said(findings, "unreachable")
 
 
 async def test_unreachable_and_frozen(own_nats: NatsServer) -> None:

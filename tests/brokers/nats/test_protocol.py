@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import SecretStr
 
 from gateway.brokers.base import Refused, Unavailable, Unknown
 from gateway.brokers.nats.errors import ApiError, server_problem, verdict_of
+from gateway.brokers.nats.options import ClientOptions
 from gateway.brokers.nats.protocol import denied_publish, denied_subscribe, header_block
 
 NAMES = st.from_regex(r"[A-Za-z][A-Za-z0-9-]{0,20}", fullmatch=True)
@@ -78,4 +80,4 @@ def test_what_a_jetstream_error_means(
     ],
 )
 def test_what_the_server_says_names_the_setting(text: str, words: str) -> None:
-    assert words in server_problem("bus", "token", text)
+    assert words in server_problem(ClientOptions("bus", (), token=SecretStr("secret")), text)

@@ -29,20 +29,35 @@ class SecureKafka:
     server: KafkaServer
     certificates: Certificates
     username: str
-    """May do everything; for SCRAM-SHA-512 and PLAIN."""
+    """May do everything; for each SASL mechanism."""
     password: str
     restricted_username: str
     """Logs in with the same password, and may do nothing until `allow` lets it."""
 
     @property
     def sasl(self) -> str:
-        """Address that takes SCRAM-SHA-512 and PLAIN over TLS."""
+        """Address that takes SCRAM-SHA-512, SCRAM-SHA-256 and PLAIN over TLS."""
         return self.server.address("SASL")
+
+    @property
+    def clear(self) -> str:
+        """Address that takes PLAIN without TLS, and no other mechanism."""
+        return self.server.address("CLEAR")
 
     @property
     def mtls(self) -> str:
         """Address that takes a client certificate; `CN=client` may do everything."""
         return self.server.address("MTLS")
+
+    @property
+    def expired(self) -> str:
+        """Address with TLS whose certificate is over."""
+        return self.server.address("EXPIRED")
+
+    @property
+    def misnamed(self) -> str:
+        """Address with TLS whose certificate is another host's."""
+        return self.server.address("MISNAMED")
 
     @property
     def bootstrap(self) -> str:
@@ -75,21 +90,28 @@ def secure_kafka(directory: Path) -> SecureKafka:
     """Prepare a secured Kafka; `.server.start()` starts it."""
     certificates = make_certificates(directory / "certificates")
     username, restricted, password = "writer", "restricted", KAFKA_PASSWORD
-    plain = " ".join(f'user_{name}="{password}"' for name in (username, restricted))
+    users = " ".join(f'user_{name}="{password}"' for name in (username, restricted))
+    plain = f"{_JAAS}.plain.PlainLoginModule required {users};"
+    scram = f"{_JAAS}.scram.ScramLoginModule required;"
     server = KafkaServer(
         directory,
-        listeners={"SASL": "SASL_SSL", "MTLS": "SSL"},
+        listeners={
+            "SASL": "SASL_SSL",
+            "CLEAR": "SASL_PLAINTEXT",
+            **dict.fromkeys(("MTLS", "EXPIRED", "MISNAMED"), "SSL"),
+        },
         scram=dict.fromkeys((username, restricted), password),
         properties={
             **_tls(directory, certificates),
+            **_keystore(directory, certificates, "expired", "listener.name.expired."),
+            **_keystore(directory, certificates, "misnamed", "listener.name.misnamed."),
             "listener.name.mtls.ssl.client.auth": "required",
-            "sasl.enabled.mechanisms": "SCRAM-SHA-512,PLAIN",
-            "listener.name.sasl.scram-sha-512.sasl.jaas.config": (
-                f"{_JAAS}.scram.ScramLoginModule required;"
-            ),
-            "listener.name.sasl.plain.sasl.jaas.config": (
-                f"{_JAAS}.plain.PlainLoginModule required {plain};"
-            ),
+            "listener.name.sasl.sasl.enabled.mechanisms": "SCRAM-SHA-512,SCRAM-SHA-256,PLAIN",
+            "listener.name.sasl.scram-sha-512.sasl.jaas.config": scram,
+            "listener.name.sasl.scram-sha-256.sasl.jaas.config": scram,
+            "listener.name.sasl.plain.sasl.jaas.config": plain,
+            "listener.name.clear.sasl.enabled.mechanisms": "PLAIN",
+            "listener.name.clear.plain.sasl.jaas.config": plain,
             "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
             # The plaintext listener is the tests' own way in, and the node's to itself.
             "super.users": f"User:ANONYMOUS;User:{username};User:CN=client",
@@ -99,12 +121,22 @@ def secure_kafka(directory: Path) -> SecureKafka:
 
 
 def _tls(directory: Path, certificates: Certificates) -> dict[str, str]:
-    """Kafka wants the key and its certificate chain in one PEM file."""
-    keystore = directory / "certificates" / "keystore.pem"
-    keystore.write_bytes(certificates.server_key.read_bytes() + certificates.server.read_bytes())
     return {
-        "ssl.keystore.type": "PEM",
-        "ssl.keystore.location": str(keystore),
+        **_keystore(directory, certificates, "server"),
         "ssl.truststore.type": "PEM",
         "ssl.truststore.location": str(certificates.ca),
+    }
+
+
+def _keystore(
+    directory: Path, certificates: Certificates, identity: str, listener: str = ""
+) -> dict[str, str]:
+    """Kafka wants the key and its certificate chain in one PEM file."""
+    keystore = directory / "certificates" / f"{identity}-keystore.pem"
+    key: Path = getattr(certificates, f"{identity}_key")
+    chain: Path = getattr(certificates, identity)
+    keystore.write_bytes(key.read_bytes() + chain.read_bytes())
+    return {
+        f"{listener}ssl.keystore.type": "PEM",
+        f"{listener}ssl.keystore.location": str(keystore),
     }

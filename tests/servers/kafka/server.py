@@ -64,7 +64,7 @@ class KafkaServer(ServerProcess):
 
         `listeners` gives more listeners by name and security protocol (`{"TLS": "SSL"}`),
         `properties` adds to or replaces lines of `server.properties`, and `scram` makes
-        SCRAM-SHA-512 users with their passwords.
+        SCRAM users (SHA-256 and SHA-512) with their passwords.
         """
         super().__init__(directory)
         self._protocols = {"PLAINTEXT": "PLAINTEXT", **(listeners or {})}
@@ -102,7 +102,8 @@ class KafkaServer(ServerProcess):
         users = [
             part
             for name, password in self._scram.items()
-            for part in ("--add-scram", f"SCRAM-SHA-512=[name={name},password={password}]")
+            for mechanism in ("SCRAM-SHA-256", "SCRAM-SHA-512")
+            for part in ("--add-scram", f"{mechanism}=[name={name},password={password}]")
         ]
         formatted = subprocess.run(
             [*tool, "format", "--standalone", f"--cluster-id={cluster}", *users, "-c", settings],
