@@ -12,6 +12,7 @@ from gateway.brokers.base import BrokerOptionsError, Finding, Need
 from gateway.brokers.kafka.connection import Cluster, TopicView
 from gateway.brokers.kafka.errors import CLIENT_ERRORS, connection_problem, name_of
 from gateway.brokers.kafka.options import client_options, quiet_client_logs
+from gateway.brokers.kafka.provision import creation_problems
 
 if TYPE_CHECKING:
     from gateway.config.models import KafkaConfig
@@ -73,11 +74,13 @@ async def _topics(
     present = [name for name in wanted if name in views and views[name].error == 0]
     settings = await cluster.topic_settings(present, _SETTINGS, _ANSWER_WITHIN) if present else {}
     writable = await _writable(cluster, present)
+    missing = [name for name in literal if _is_missing(name, views)]
+    uncreatable = await _uncreatable(cluster, config, missing)
     findings = [_no_topic_yet(need) for need in needs if need.templated and not _fits(need, views)]
     for name, used_by in wanted.items():
         view = views.get(name, TopicView(name, _UNKNOWN_TOPIC))
         if view.error:
-            findings.append(_absent(config, view, used_by))
+            findings.append(_absent(config, view, used_by, uncreatable.get(name, "")))
             continue
         if name in writable and not writable[name]:
             message = f"the login may not write to it; grant WRITE (used by {_names(used_by)})"
@@ -111,13 +114,29 @@ def _no_topic_yet(need: Need) -> Finding:
     return Finding("warning", f"{need.destination}*", message)
 
 
-def _absent(config: KafkaConfig, view: TopicView, used_by: list[Need]) -> Finding:
+def _is_missing(name: str, views: dict[str, TopicView]) -> bool:
+    return name not in views or views[name].error == _UNKNOWN_TOPIC
+
+
+async def _uncreatable(
+    cluster: Cluster, config: KafkaConfig, missing: Sequence[str]
+) -> dict[str, str]:
+    """Why topics that the gateway is to create at its start could not be created."""
+    if not config.topics.create or not missing:
+        return {}
+    return await creation_problems(cluster, config.topics, missing, _ANSWER_WITHIN)
+
+
+def _absent(config: KafkaConfig, view: TopicView, used_by: list[Need], problem: str) -> Finding:
     names = _names(used_by)
     if view.error == _DENIED:
         message = f"the login may not see it; grant DESCRIBE and WRITE (used by {names})"
         return Finding("error", view.name, message)
     if view.error != _UNKNOWN_TOPIC:
         return Finding("error", view.name, f"{name_of(view.error)} (used by {names})")
+    if problem:
+        message = f"does not exist and cannot be created: {problem} (used by {names})"
+        return Finding("error", view.name, message)
     if config.topics.create and not any(need.templated for need in used_by):
         message = f"does not exist; it is created when the gateway starts (used by {names})"
         return Finding("warning", view.name, message)

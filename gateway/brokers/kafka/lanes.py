@@ -12,7 +12,7 @@ from aiokafka.partitioner import murmur2
 from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
-from gateway.brokers.base import Message, Receipt
+from gateway.brokers.base import BrokerError, Message, Receipt
 from gateway.brokers.kafka.errors import Verdict
 
 BATCH_BYTES = 512 * 1024
@@ -100,6 +100,7 @@ class Topic:
     __slots__ = (
         "asking",
         "bytes_limit",
+        "detail",
         "lanes",
         "leaders",
         "limit_until",
@@ -120,10 +121,18 @@ class Topic:
         self.verdict: Verdict | None = None
         """Why the topic cannot be published to, valid until `verdict_until` (loop time)."""
         self.verdict_until = 0.0
+        self.detail = ""
+        """The verdict's, for the operator's log."""
         self.bytes_limit: int | None = None
         """`max.message.bytes`, where the cluster lets us read it."""
         self.limit_until = 0.0
         self.turn = 0
+
+    def refusal(self, now: float) -> tuple[type[BrokerError], str, str] | None:
+        """Outcome, reason and detail for a new record, while the topic's verdict is valid."""
+        if self.verdict is None or self.verdict_until <= now:
+            return None
+        return self.verdict.outcome, self.verdict.reason, self.detail
 
     def lane_for(self, key_hash: int | None) -> Lane:
         """The partition of a key, as Kafka's own default partitioner picks it.

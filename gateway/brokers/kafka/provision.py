@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from aiokafka.protocol.admin import CreateTopicsRequest
@@ -22,6 +22,8 @@ _DESCRIBE_WITHIN = 5.0
 _UNKNOWN_TOPIC = 3
 _EXISTS = 36
 _INVALID_REPLICATION_FACTOR = 38
+_DENIED = {29, 31}
+"""TOPIC_AUTHORIZATION_FAILED, CLUSTER_AUTHORIZATION_FAILED."""
 
 
 async def create_topics(
@@ -39,7 +41,7 @@ async def create_topics(
     try:
         views = await cluster.describe(names, _DESCRIBE_WITHIN)
         missing = [view.name for view in views if view.error == _UNKNOWN_TOPIC]
-        problems = await _create(cluster, topics, missing) if missing else {}
+        problems = await _create(cluster, topics, missing, _WITHIN) if missing else {}
     except CLIENT_ERRORS as error:
         problems = dict.fromkeys(names, connection_problem(broker, error))
     for name, problem in problems.items():
@@ -47,17 +49,36 @@ async def create_topics(
     return problems
 
 
-async def _create(cluster: Cluster, topics: TopicsConfig, missing: list[str]) -> dict[str, str]:
+async def creation_problems(
+    cluster: Cluster, topics: TopicsConfig, missing: Sequence[str], timeout: float
+) -> dict[str, str]:
+    """Why each of the `missing` topics could not be created, without creating any.
+
+    Raises what `errors.CLIENT_ERRORS` lists.
+    """
+    return await _create(cluster, topics, missing, timeout, validate_only=True)
+
+
+async def _create(
+    cluster: Cluster,
+    topics: TopicsConfig,
+    missing: Sequence[str],
+    timeout: float,
+    *,
+    validate_only: bool = False,
+) -> dict[str, str]:
     wanted: list[Any] = [
         (name, topics.partitions, topics.replication_factor, [], []) for name in missing
     ]
-    request = CreateTopicsRequest(wanted, timeout=int(_WITHIN * 1000), validate_only=False)
-    answer = await cluster.ask_controller(request, _WITHIN)
+    request = CreateTopicsRequest(wanted, timeout=int(timeout * 1000), validate_only=validate_only)
+    answer = await cluster.ask_controller(request, timeout)
     problems = {}
     for topic, code, *_ in answer.topic_errors:
         if code in {0, _EXISTS}:
             continue
         problems[topic] = name_of(code)
+        if code in _DENIED:
+            problems[topic] += ": the login may not; grant CREATE on the topic"
         if code == _INVALID_REPLICATION_FACTOR:
             problems[topic] += (
                 f": the cluster has too few nodes for {topics.replication_factor} replicas;"

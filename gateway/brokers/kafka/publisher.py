@@ -143,9 +143,9 @@ class Publisher:
             self._make_ready(lane)
 
     def _park(self, topic: Topic, record: Record) -> None:
-        verdict = topic.verdict
-        if verdict is not None and topic.verdict_until > self._loop.time():
-            self._in_flight.fail([record], topic.name, verdict.outcome, verdict.reason)
+        refusal = topic.refusal(self._loop.time())
+        if refusal is not None:
+            self._in_flight.fail([record], topic.name, *refusal)
             return
         topic.parked.append(record)
         self.directory.ask(topic)

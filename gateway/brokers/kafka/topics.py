@@ -148,6 +148,7 @@ class Directory:
 
     def _decide(self, topic: Topic, verdict: Verdict, detail: str) -> None:
         topic.verdict = verdict
+        topic.detail = detail
         topic.verdict_until = asyncio.get_running_loop().time() + _VERDICT_FOR
         if verdict is not _NO_ANSWER:
             topic.leaders = ()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from aiokafka.client import AIOKafkaClient
 from aiokafka.errors import for_code
-from aiokafka.protocol.admin import CreateAclsRequest
+from aiokafka.protocol.admin import CreateAclsRequest, DeleteAclsRequest
 
 from tests.canaries import KAFKA_PASSWORD
 from tests.servers.certificates import Certificates, make_certificates
@@ -15,7 +16,7 @@ from tests.servers.kafka.server import KafkaServer
 
 # https://github.com/apache/kafka/tree/4.1.1/clients/src/main/java/org/apache/kafka/common
 # acl/AclOperation, acl/AclPermissionType, resource/ResourceType, resource/PatternType
-_OPERATIONS = {"WRITE": 4, "DESCRIBE": 8}
+_OPERATIONS = {"WRITE": 4, "CREATE": 5, "DESCRIBE": 8, "DESCRIBE_CONFIGS": 10}
 _ALLOW = 3
 _TOPIC = 2
 _LITERAL = 3
@@ -65,25 +66,38 @@ class SecureKafka:
         return self.server.bootstrap
 
     async def allow(self, operation: str, topic: str) -> None:
-        """Let the restricted user do one thing (`WRITE`, `DESCRIBE`) with one topic."""
-        client = AIOKafkaClient(bootstrap_servers=self.bootstrap)
-        await client.bootstrap()
-        try:
-            request = CreateAclsRequest(
-                resource_type=_TOPIC,
-                resource_name=topic,
-                resource_pattern_type_filter=_LITERAL,
-                principal=f"User:{self.restricted_username}",
-                host="*",
-                operation=_OPERATIONS[operation],
-                permission_type=_ALLOW,
-            )
-            answer = await client.send(client.get_random_node(), request)
-        finally:
-            await client.close()
+        """Let the restricted user do one thing (`WRITE`, `DESCRIBE`…) with one topic."""
+        answer = await self._ask(CreateAclsRequest(**self._rule(operation, topic)))
         for code, message in answer.creation_responses:
             if code:
                 raise for_code(code)(message)
+
+    async def forbid(self, operation: str, topic: str) -> None:
+        """Take back what `allow` gave."""
+        answer = await self._ask(DeleteAclsRequest(**self._rule(operation, topic)))
+        ((code, message, removed),) = answer.filter_responses
+        if code:
+            raise for_code(code)(message)
+        assert len(removed) == 1, "there was no such rule"
+
+    def _rule(self, operation: str, topic: str) -> dict[str, Any]:
+        return {
+            "resource_type": _TOPIC,
+            "resource_name": topic,
+            "resource_pattern_type_filter": _LITERAL,
+            "principal": f"User:{self.restricted_username}",
+            "host": "*",
+            "operation": _OPERATIONS[operation],
+            "permission_type": _ALLOW,
+        }
+
+    async def _ask(self, request: Any) -> Any:
+        client = AIOKafkaClient(bootstrap_servers=self.bootstrap)
+        await client.bootstrap()
+        try:
+            return await client.send(client.get_random_node(), request)
+        finally:
+            await client.close()
 
 
 def secure_kafka(directory: Path) -> SecureKafka:
