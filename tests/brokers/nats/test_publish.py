@@ -301,7 +301,8 @@ async def test_a_permission_that_was_missing_for_a_moment_is_no_refusal(
     await wait_for(lambda: "Publish Violation" in server.log_tail())
     server.reload(ALLOW)
 
-    assert await outcome(future) in {"Receipt", "Unavailable(broker_down)"}
+    # nats-server applies it to the connections that there are.
+    assert await outcome(future) == "Receipt"
 
 
 async def test_core_counts_as_done_when_the_server_has_handled_it(
