@@ -23,6 +23,7 @@ from gateway.observability.metrics import AdminMetrics, Metrics
 from gateway.routing.template import Template
 from tests.canaries import DOCS_SECRET as SECRET
 from tests.docs.pages import PAGES, PART, ROOT, Block, blocks, code, commands, section, table
+from tests.e2e.test_wrong_keys import WORDS
 
 VARIABLES = (
     "CLERK_WEBHOOK_SIGNING_SECRET",
@@ -66,6 +67,30 @@ def test_what_is_half_a_config_is_right_as_far_as_it_goes(tmp_path: Path) -> Non
     )
     for block in halves:
         assert warnings_of(block.text + rest, tmp_path) == ()
+
+
+def test_the_lock_of_every_row_loads_without_a_warning(tmp_path: Path) -> None:
+    rows = table(section("docs/operations.md", "TLS and logins"))
+    assert len(rows) == 9
+    for lock, settings, _ in rows:
+        kind, place = ("kafka", "topic") if lock.startswith("Kafka") else ("nats", "subject")
+        broker = "".join(f"    {setting}\n" for setting in code(settings))
+        text = (
+            "sources: {clerk: {secrets: ['${CLERK_WEBHOOK_SIGNING_SECRET}']}}\n"
+            f"brokers:\n  one:\n    kind: {kind}\n    servers: ['one:1']\n{broker}"
+            f"routes: [{{name: all, events: ['*'], targets: [{{broker: one, {place}: all}}]}}]\n"
+        )
+        assert warnings_of(text, tmp_path) == (), lock
+
+
+def test_the_words_about_wrong_keys_are_those_that_real_servers_cause() -> None:
+    rows = table(section("docs/operations.md", "When a key does not open"))
+    shown = [re.sub(r"brokers\.(events|bus)\.", "brokers.{}.", code(row[0])[0]) for row in rows]
+    unfinished = {words.removesuffix("…") for words in WORDS.values() if words.endswith("…")}
+    whole = set(WORDS.values())
+    assert len(shown) == len(set(shown)) == len(whole)
+    for words in shown:
+        assert words in whole or any(words.startswith(start) for start in unfinished), words
 
 
 def test_the_faults_on_the_page_are_those_that_are_found(tmp_path: Path) -> None:

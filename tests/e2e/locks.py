@@ -10,6 +10,9 @@ from typing import Any
 
 from aiokafka.helpers import create_ssl_context
 
+from tests.canaries import NATS_GATEWAY_PASSWORD as PASSWORD
+from tests.canaries import NATS_READER_PASSWORD
+from tests.canaries import NATS_TOKEN as TOKEN
 from tests.e2e.readback import create_stream, kafka_records, stream_messages
 from tests.servers.certificates import Certificates
 from tests.servers.kafka import SecureKafka
@@ -18,13 +21,10 @@ from tests.servers.nats_access import creds_access, nkey_access
 
 Config = dict[str, Any]
 
-PASSWORD = "open-sesame-41"
-TOKEN = "token-of-the-bus-8d"
-READER = {"user": "reader", "password": "another-word-77"}
-WRONG = "not-the-word-93"
+READER = {"user": "reader", "password": NATS_READER_PASSWORD}
 
 KAFKA = ("scram_512", "scram_256", "plain", "mutual", "plain_in_the_clear")
-NATS = ("tls", "mutual_tls", "token", "user", "nkey", "creds", "tls_user")
+NATS = ("tls", "mutual_tls", "mapped_certificate", "token", "user", "nkey", "creds", "tls_user")
 LOCKS = tuple(f"kafka_{name}" for name in KAFKA) + tuple(f"nats_{name}" for name in NATS)
 
 
@@ -160,6 +160,13 @@ def nats_doors(doors: Doors) -> None:
     doors.add_nats("nats_tls", tls, trusted, encrypted)
     doors.add_nats(
         "nats_mutual_tls", mutual, {"tls": doors.tls("client")}, {"tls": doors.context("client")}
+    )
+    mapping = tls_options(doors.certificates, mapped=True)
+    doors.add_nats(
+        "nats_mapped_certificate",
+        {**mapping, "authorization": {"users": [{"user": "CN=client"}]}},
+        {"tls": doors.tls("client")},
+        {"tls": doors.context("client")},
     )
     token = {"authorization": {"token": TOKEN}}
     doors.add_nats("nats_token", token, {"token": doors.secret(TOKEN)}, {"token": TOKEN})

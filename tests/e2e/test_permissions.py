@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
+from tests.canaries import NATS_GATEWAY_PASSWORD as PASSWORD
 from tests.commands.command import Done, gateway, write_config
 from tests.e2e.client import Answer, Client, event, signed, until
 from tests.e2e.conftest import Start
 from tests.e2e.gateway_process import GatewayProcess
-from tests.e2e.locks import PASSWORD, READER, findings
+from tests.e2e.locks import READER, findings
 from tests.e2e.readback import Stored, create_stream, stream_messages
 from tests.servers.nats import NatsServer
 

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
+from tests.canaries import WRONG_PASSWORD as WRONG
 from tests.commands.command import Done, gateway, write_config
 from tests.e2e.client import Client, event, until
 from tests.e2e.conftest import Start
 from tests.e2e.gateway_process import GatewayProcess
-from tests.e2e.locks import WRONG, Doors, Lock, assert_hidden, config_of, directory, findings
+from tests.e2e.locks import Doors, Lock, assert_hidden, config_of, directory, findings
 from tests.e2e.locks import sasl_of as sasl
 from tests.servers.nats import NatsServer, tls_options
 from tests.servers.nats_access import creds_access, nkey_access

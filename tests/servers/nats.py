@@ -79,10 +79,15 @@ class NatsServer(ServerProcess):
 
 
 def tls_options(
-    certificates: Certificates, *, mutual: bool = False, identity: str = "server"
+    certificates: Certificates,
+    *,
+    mutual: bool = False,
+    mapped: bool = False,
+    identity: str = "server",
 ) -> dict[str, object]:
     """Settings of a server that wants TLS, and with `mutual` a client certificate too.
 
+    `mapped` wants one whose subject is the name of a user.
     `identity` names the certificate among `certificates` that the server shows.
     """
     files = {
@@ -90,4 +95,4 @@ def tls_options(
         "key_file": str(getattr(certificates, f"{identity}_key")),
         "ca_file": str(certificates.ca),
     }
-    return {"tls": {**files, "verify": mutual}}
+    return {"tls": {**files, "verify": mutual, "verify_and_map": mapped}}
