@@ -342,7 +342,8 @@ class Connection:
         heard, self._heard = self._heard, self._client.stats["in_msgs"]
         self._quiet = 0 if heard != self._heard else self._quiet + 1
         if self._quiet == _PING_AFTER + 1:
-            self.ping(_ignore)
+            # Nobody waits for its PONG, which is a sign of life.
+            self.ping(lambda: None)
         elif self._quiet == _SILENT_AFTER and self._listener is not None:
             self._listener.connection_silent("the server does not answer")
 
@@ -366,10 +367,6 @@ def _bare(name: str, secret: SecretStr) -> str | RawCredentials:
     """Give nats-py what it signs with, or reads a key from."""
     text = secret.get_secret_value()
     return RawCredentials(text) if name == "user_credentials" else text
-
-
-def _ignore() -> None:
-    """A PONG that nobody waits for is a sign of life."""
 
 
 async def connect(options: ClientOptions, server: Server) -> Connection:
