@@ -7,6 +7,7 @@ promise: bounded raw bytes, then the signature over them, and only then a parser
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -78,6 +79,9 @@ RETRY_AFTER = ((b"retry-after", b"5"),)
 """On every 503: Svix and others wait so many seconds at least."""
 _CLOSE = ((b"connection", b"close"),)
 _JSON = (b"content-type", b"application/json")
+
+_HOST = re.compile(rb"[A-Za-z0-9._~%!$&'()*+,;=:\[\]-]*").fullmatch
+"""The letters of RFC 3986's host and port; empty is a host, too (RFC 9110, 7.2)."""
 
 
 class Rejection(GatewayError):
@@ -157,7 +161,7 @@ class Ingress:
         """Serve one request. Never raises for what a request holds."""
         connection = _connection(scope)
         started = time.monotonic() if connection is None else connection.first_byte
-        endpoint = self._edge.endpoints.get(scope["path"])
+        endpoint = self._endpoint(scope)
         source = endpoint.sender.name if endpoint is not None else ""
         answer = await self._answer(endpoint, scope, receive, started)
         now = time.monotonic()
@@ -176,6 +180,13 @@ class Ingress:
         )
         if answer.http_status:
             await _send(scope, send, answer)
+
+    def _endpoint(self, scope: HTTPScope) -> Endpoint | None:
+        """Find the source of a path; an encoded slash is none (RFC 3986, 2.2), though decoded."""
+        raw_path = scope.get("raw_path")
+        if raw_path and b"%" in raw_path and b"%2f" in raw_path.lower():
+            return None
+        return self._edge.endpoints.get(scope["path"])
 
     async def _answer(
         self, endpoint: Endpoint | None, scope: HTTPScope, receive: Receive, started: float
@@ -202,6 +213,7 @@ class Ingress:
             raise Rejection(405, "not_post", unread=True)
         self._check_address(endpoint, scope)
         limits = self._edge.limits
+        _check_framing(scope, limits.max_body)
         until = started + min(limits.body_timeout, limits.deadline)
         # Our own server wakes a read that is late, so that a body which came with its head, as
         # nearly all do, costs no timer.
@@ -273,7 +285,6 @@ async def _read_body(scope: HTTPScope, receive: Receive, limit: int, until: floa
 
     A late read, and one whose rest will not come, may be woken with nothing.
     """
-    _check_length(scope, limit)
     gathered = bytearray()
     more = True
     while more:
@@ -310,16 +321,33 @@ async def _read_body_timed(scope: HTTPScope, receive: Receive, limit: int, until
         raise Rejection(408, "body_too_slow", unread=True) from None
 
 
-def _check_length(scope: HTTPScope, limit: int) -> None:
-    """Refuse a body by its announced length, before any of it is read."""
+def _check_framing(scope: HTTPScope, limit: int) -> None:
+    """Refuse by the head alone: a body that is too long, and what can be read in two ways.
+
+    A proxy that reads `Host` or the body's end differently could find another request in these
+    bytes: RFC 9112, sections 3.2, 6.1 and 6.3. Servers differ in what they let through.
+    """
+    hosts = codings = 0
     for name, value in scope["headers"]:
-        if name != b"content-length":
-            continue
-        if not value.isdigit():
-            raise Rejection(400, "malformed_length", unread=True)
-        # Python reads no more than 4300 digits as a number.
-        if len(value) > 100 or int(value) > limit:
-            raise Rejection(413, "body_too_large", unread=True)
+        if name == b"content-length":
+            _check_length(value, limit)
+        elif name == b"host":
+            hosts += 1 if _HOST(value) else 2
+        elif name == b"transfer-encoding":
+            codings += 1 if value.lower() == b"chunked" else 2
+    if not hosts and not codings and scope["http_version"] != "1.1":
+        return
+    if hosts != 1 or codings > 1 or (codings and scope["http_version"] != "1.1"):
+        raise Rejection(400, "malformed_http", unread=True)
+
+
+def _check_length(value: bytes, limit: int) -> None:
+    """Refuse a body by its announced length, before any of it is read."""
+    if not value.isdigit():
+        raise Rejection(400, "malformed_length", unread=True)
+    # Python reads no more than 4300 digits as a number.
+    if len(value) > 100 or int(value) > limit:
+        raise Rejection(413, "body_too_large", unread=True)
 
 
 async def _send(scope: HTTPScope, send: Send, answer: _Answer) -> None:

@@ -124,16 +124,18 @@ class Service:
         *,
         chunks: Sequence[bytes] | None = None,
         ends: Literal["whole", "disconnect", "silence"] = "whole",
+        hosts: Sequence[bytes] = (b"gateway.example:8080",),
         **scope: Any,
     ) -> Answer:
         """Send a genuine request, or what the arguments make of it, and give its answer.
 
         `chunks` is the body in parts. After the last one nothing more is sent (`whole`), or the
-        client leaves, or stays silent though the body is not complete. Fails the test unless
-        exactly one outcome is counted.
+        client leaves, or stays silent though the body is not complete. `hosts` are the values of
+        `Host`, before `headers`. Fails the test unless exactly one outcome is counted.
         """
         if headers is None:
             headers = signed(body, timestamp=int(time.time()))
+        headers = [*((b"host", host) for host in hosts), *headers]
         self.requests += 1
         answer = await drive(
             self.ingress, [body] if chunks is None else chunks, ends, headers, scope
@@ -178,6 +180,7 @@ async def drive(
 
     full = {
         "type": "http",
+        "http_version": "1.1",
         "method": "POST",
         "path": PATH,
         "query_string": b"",

@@ -24,6 +24,7 @@ from tests.core.builders import BODY, SVIX_ID, route, signed, target
 from tests.core.service import AMPLE, LETTERS, PATH, Service
 
 FINE = ("delivered", "")
+CHUNKED = (b"transfer-encoding", b"chunked")
 
 
 def now() -> int:
@@ -79,6 +80,12 @@ async def test_every_target_durable() -> None:
             {"headers": lambda: [*genuine(), (b"content-length", b"%d" % len(BODY))]},
             id="with-length",
         ),
+        pytest.param({"headers": lambda: [*genuine(), CHUNKED]}, id="chunked"),
+        pytest.param({"headers": lambda: [*genuine(), (CHUNKED[0], b"CHUNKED")]}, id="upper-case"),
+        pytest.param({"hosts": [b"[2001:db8::1]:8080"]}, id="ipv6-host"),
+        pytest.param({"hosts": [b""]}, id="empty-host"),
+        pytest.param({"hosts": [], "http_version": "1.0"}, id="http-1.0-without-host"),
+        pytest.param({"raw_path": b"/webhooks/cler%6B"}, id="encoded-letter"),
     ],
 )
 async def test_what_makes_no_difference(more: dict[str, Any]) -> None:
@@ -205,6 +212,35 @@ async def test_what_is_not_genuine(
         assert service.outcome == ("clerk", "rejected", error.replace(" ", "_"))
 
 
+def coded(*codings: bytes) -> list[tuple[bytes, bytes]]:
+    return [*genuine(), *((b"transfer-encoding", coding) for coding in codings)]
+
+
+# Genuine, in a form that RFC 9112 forbids because another reader may see another request in it.
+AMBIGUOUS = [
+    pytest.param(more, 400, "malformed_http", id=name)
+    for name, more in {
+        "no-host": {"hosts": []},
+        "two-hosts": {"hosts": [b"a.example", b"b.example"]},
+        "two-equal-hosts": {"hosts": [b"a.example"] * 2},
+        "two-hosts-of-1.0": {"hosts": [b"a.example"] * 2, "http_version": "1.0"},
+        "host-list": {"hosts": [b"a.example, b.example"]},
+        "host-with-path": {"hosts": [b"a.example/x"]},
+        "host-with-user": {"hosts": [b"x@a.example"]},
+        "host-with-space": {"hosts": [b"a example"]},
+        "host-not-ascii": {"hosts": [b"\xe9.example"]},
+        "unknown-coding": {"headers": lambda: coded(b"xchunked")},
+        "gzip-coding": {"headers": lambda: coded(b"gzip, chunked")},
+        "empty-coding": {"headers": lambda: coded(b"")},
+        "coding-in-a-list": {"headers": lambda: coded(b",chunked")},
+        "coding-and-a-tab": {"headers": lambda: coded(b"chunked\t")},
+        "two-codings": {"headers": lambda: coded(b"chunked", b"chunked")},
+        "two-different-codings": {"headers": lambda: coded(b"identity", b"chunked")},
+        "chunks-in-1.0": {"headers": lambda: coded(b"chunked"), "http_version": "1.0"},
+    }.items()
+]
+
+
 @pytest.mark.parametrize(
     ("more", "status", "reason"),
     [
@@ -233,10 +269,16 @@ async def test_what_is_not_genuine(
         pytest.param(
             {"headers": [(b"content-length", b"-1")]}, 400, "malformed_length", id="negative"
         ),
-        pytest.param({"headers": [(b"content-length", b"")]}, 400, "malformed_length", id="empty"),
+        pytest.param(
+            {"headers": [(b"content-length", b"")]}, 400, "malformed_length", id="empty-length"
+        ),
+        pytest.param({"raw_path": b"/webhooks%2Fclerk"}, 404, "unknown_path", id="encoded-slash"),
+        pytest.param({"raw_path": b"/webhooks%2fclerk"}, 404, "unknown_path", id="lower-slash"),
+        *AMBIGUOUS,
     ],
 )
 async def test_what_is_turned_away(more: dict[str, Any], status: int, reason: str) -> None:
+    more = {name: value() if callable(value) else value for name, value in more.items()}
     async with Service(abort_permanent=True) as service:
         answer = await service.post(**more)
         assert answer.word == (status, "rejected")
