@@ -649,25 +649,45 @@ async def test_each_outcome_has_its_line(log: Log) -> None:
 names = st.sampled_from([b"svix-id", b"webhook-id", b"svix-timestamp", b"svix-signature"])
 names |= st.sampled_from([b"content-length", b"x-forwarded-for"]) | st.binary(max_size=10)
 junk = st.lists(st.tuples(names, st.binary(max_size=30)), max_size=5)
+UNPROVEN = {
+    "unknown_path": 404,
+    "not_post": 405,
+    "address_not_allowed": 401,
+    "malformed_length": 400,
+    "body_too_large": 413,
+    "missing_header": 401,
+    "conflicting_header": 401,
+    "malformed_header": 401,
+    "no_matching_signature": 401,
+}
 
 
 @settings(max_examples=60)
 @given(
     st.lists(st.binary(max_size=3000), min_size=1, max_size=3),
     junk,
-    st.sampled_from(["POST", "GET", "\x00"]),
-    st.sampled_from([PATH, "/", "\x00", PATH + "\udcff"]),
+    st.sampled_from(["POST", "POST", "GET", "\x00"]),
+    st.sampled_from([PATH, PATH, PATH, "/", "\x00", PATH + "\udcff"]),
     st.booleans(),
+    st.sampled_from([(), ("192.0.2.1",)]),
 )
 def test_nothing_unproven_is_published_and_nothing_is_a_500(
-    chunks: list[bytes], extra: list[tuple[bytes, bytes]], method: str, path: str, signature: bool
+    chunks: list[bytes],
+    extra: list[tuple[bytes, bytes]],
+    method: str,
+    path: str,
+    signature: bool,
+    proxies: tuple[str, ...],
 ) -> None:
     async def run() -> None:
         headers = [*(genuine() if signature else []), *extra]
-        async with Service(allow_from=["192.0.2.1"], trusted_proxies=["192.0.2.1"]) as service:
+        async with Service(allow_from=proxies, trusted_proxies=proxies) as service:
             answer = await service.post(chunks=chunks, headers=headers, method=method, path=path)
-            assert answer.status in {400, 401, 404, 405, 413}
-            assert answer.body["status"] == "rejected"
+            reason = service.outcome[2]
+            assert answer.word == (UNPROVEN[reason], "rejected")
+            assert answer.body["error"] == reason.replace("_", " ")
+            assert (reason == "unknown_path") is (path != PATH)
+            assert (reason == "not_post") is (path == PATH and method != "POST")
             assert service.stored == []
 
     asyncio.run(run())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import io
 import re
@@ -78,6 +79,50 @@ def unreasoned(source: str) -> list[int]:
     return bare
 
 
+STATUS = re.compile(r"status(?:_code|es)?$|word$")
+CLASS_OF_STATUS = re.compile(
+    r"\.(?:is_(?:success|error|\w+_error|redirect|informational)|raise_for_status)\b"
+)
+
+
+def is_loose(asserted: ast.expr) -> bool:
+    """Tell whether an assertion lets an HTTP answer have more than one status."""
+    if CLASS_OF_STATUS.search(ast.unparse(asserted)):
+        return True
+    return any(
+        isinstance(part, ast.Compare) and compares_loosely(part) for part in ast.walk(asserted)
+    )
+
+
+def compares_loosely(compared: ast.Compare) -> bool:
+    """Tell whether a status is compared with several numbers: an order, a list, a division."""
+    sides = [compared.left, *compared.comparators]
+    numbers = {
+        part.value
+        for side in sides
+        for part in ast.walk(side)
+        if isinstance(part, ast.Constant) and type(part.value) is int
+    }
+    text = [ast.unparse(part) for side in sides for part in ast.walk(side)]
+    if not numbers or not any(STATUS.search(part) for part in text):
+        return False
+    if any(isinstance(part, ast.FloorDiv) for side in sides for part in ast.walk(side)):
+        return True
+    orders = (ast.Lt, ast.LtE, ast.Gt, ast.GtE, ast.NotEq, ast.NotIn)
+    if any(isinstance(operator, orders) for operator in compared.ops):
+        return any(100 <= number <= 600 for number in numbers)
+    is_in = any(isinstance(operator, ast.In) for operator in compared.ops)
+    return is_in and sum(100 <= number < 600 for number in numbers) > 1
+
+
+def loose_statuses(source: str) -> list[int]:
+    """Give the lines that assert a class of statuses, or a choice of them, and not the one."""
+    found = ast.walk(ast.parse(source))
+    return sorted(
+        node.lineno for node in found if isinstance(node, ast.Assert) and is_loose(node.test)
+    )
+
+
 def anchors(markdown: str) -> set[str]:
     """Give the anchors of a page's headings, made as the usual forges make them."""
     prose = re.sub(r"^```.*?^```", "", markdown, flags=re.MULTILINE | re.DOTALL)
@@ -117,6 +162,13 @@ def test_nothing_is_left_unfinished() -> None:
 def test_every_exception_to_a_check_has_its_reason() -> None:
     bare = {name: unreasoned(text) for name, text in files().items() if name.endswith(".py")}
     assert {name: lines for name, lines in bare.items() if lines} == {}
+
+
+def test_no_test_asserts_a_class_of_statuses() -> None:
+    tests = {name: text for name, text in files().items() if re.match(r"tests/.*\.py$", name)}
+    assert tests
+    loose = {name: loose_statuses(text) for name, text in tests.items()}
+    assert {name: lines for name, lines in loose.items() if lines} == {}
 
 
 def test_links_between_pages_lead_somewhere() -> None:
@@ -185,6 +237,34 @@ def test_patterns_find_what_they_should(pattern: re.Pattern[str], text: str, fou
 )
 def test_exceptions_without_a_reason_are_found(source: str, lines: list[int]) -> None:
     assert unreasoned(source) == lines
+
+
+@pytest.mark.parametrize(
+    ("asserted", "is_found"),
+    [
+        ("answer.status >= 400", True),
+        ("400 <= answer.status_code < 500", True),
+        ("reply.status in {404, 405}", True),
+        ("(await wire.reply()).status in (400, 404)", True),
+        ("answer.status_code // 100 == 4", True),
+        ("str(status)[0] == 4 and status > 399", True),
+        ("answer.status != 200", True),
+        ("answer.status not in {200, 202}", True),
+        ("answer.is_success", True),
+        ("not answer.is_server_error", True),
+        ("reply.word in [(401, 'rejected'), (400, 'rejected')]", True),
+        ("all(one.status < 500 for one in answers)", True),
+        ("answer.status == 404", False),
+        ("(answer.status, answer.body) == (405, {})", False),
+        ("statuses == {401}", False),
+        ("set(statuses) == {200, 503}", False),
+        ("len(answer.raw) < 4000", False),
+        ("exit_status != 0", False),
+        ("answer.status == expected", False),
+    ],
+)
+def test_loose_statuses_are_found(asserted: str, is_found: bool) -> None:
+    assert bool(loose_statuses(f"assert {asserted}\n")) is is_found
 
 
 def test_broken_links_are_found() -> None:
