@@ -5,8 +5,8 @@ answers is cut off in time; heads are bounded in bytes and headers, and the port
 and in bytes that arrive. What is no HTTP gets our JSON and is counted like any other request.
 The time of a request's first byte is noted for the ingress, whose deadline counts from it.
 
-A fault in what is received (`Fault`) ends the reading for good. Requests before it are answered
-first; the broken one is answered by the ingress if its head was whole, and here if it was not.
+A `Fault` in what is received ends the reading for good. Requests before it are answered first;
+the broken one is answered by the ingress if its head was whole, and here if it was not.
 """
 
 from __future__ import annotations
@@ -40,9 +40,11 @@ _HEAD_TOO_LARGE = Fault(431, "head_too_large")
 _HEAD_TOO_SLOW = Fault(408, "head_too_slow")
 _OVERLOADED = Fault(503, "overloaded")
 
+_VERSIONS = frozenset({"1.0", "1.1"})
+
 _RESOLUTION = 0.01
 _LINGER = 0.5
-"""Seconds; on a busy line more would hold connections that are of no use."""
+"""Seconds that an answer has to arrive while more is on its way in."""
 
 
 def bounded_protocol(
@@ -95,7 +97,7 @@ class _BoundedProtocol(HttpToolsProtocol):
         """Nothing of the current segment has been parsed into a message yet."""
         self._in_head = False
         self._is_deaf = False
-        """Nothing that still comes is of any use: a fault was found, or the last answer is out."""
+        """Nothing that still comes is of use: a fault was found, or the last answer is out."""
         self._upgrade_ignored = False
         self._arriving = 0
         self._barren = 0
@@ -232,6 +234,9 @@ class _BoundedProtocol(HttpToolsProtocol):
         self.scope["extensions"] = {CONNECTION: self}  # type: ignore[dict-item]  # not ASGI's own
 
     def on_headers_complete(self) -> None:
+        # The parser takes any version, and none; a fragment is for no server (RFC 9112, 2.3, 3.2).
+        if self.parser.get_http_version() not in _VERSIONS or b"#" in self.url:
+            raise _FaultError(_MALFORMED)
         if self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT":
             self._upgrade_ignored = True
             return
@@ -361,8 +366,7 @@ class _BoundedProtocol(HttpToolsProtocol):
         if cycle is None or (cycle.response_complete and not cycle.more_body):
             self._turn_away(fault)
         elif cycle.response_complete:
-            # The rest of a body that was refused already.
-            self.transport.close()
+            self.transport.close()  # The rest of a body that was refused already.
         elif cycle.more_body:
             # The ingress waits for this body, or will: it sees the fault and answers.
             cycle.message_event.set()

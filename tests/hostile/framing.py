@@ -17,7 +17,7 @@ _PATH = PATH.encode()
 _FORGED = v1(bytes(32))
 _END = b"0\r\n\r\n"
 _HUGE = 12 * MAX_BODY
-"""Bytes around a small body; `max_body` bounds them, too."""
+"""Bytes around a small body; `max_head` bounds them, and one read of the socket."""
 
 
 def _bad(name: str, what: str, make: Make) -> Row:
@@ -174,13 +174,13 @@ CHUNKS = (
               lambda b: chunk(b) + b"0\r\nX : y\r\n\r\n"),
     Row("extension-huge", "an extension that never ends",
         lambda r: r.chunked(chunk(r.body, b"%x;a=" % len(r.body) + b"x" * _HUGE) + _END),
-        413, "body_too_large"),
+        431, "head_too_large"),
     Row("trailer-huge", "a trailer that never ends",
         lambda r: r.chunked(chunk(r.body) + b"0\r\nX: " + b"x" * _HUGE + b"\r\n\r\n"),
-        413, "body_too_large"),
+        431, "head_too_large"),
     Row("trailers-many", "trailers that never end",
         lambda r: r.chunked(chunk(r.body) + b"0\r\n" + b"X: y\r\n" * (_HUGE // 6) + b"\r\n"),
-        413, "body_too_large"),
+        431, "head_too_large"),
     Row("chunk-huge", "one chunk of 2^63 - 1 bytes",
         lambda r: r.chunked(chunk(r.body, b"7fffffffffffffff")), 408, "body_too_slow"),
     Row("chunk-never-last", "no last chunk", lambda r: r.chunked(chunk(r.body)),
@@ -248,6 +248,8 @@ CONTROLS = (
             lambda r: r.to(b"POST /webhooks/cler%6B HTTP/1.1")),
     control("http-1-0", "HTTP/1.0 with a length",
             lambda r: r.to(b"POST " + _PATH + b" HTTP/1.0")),
+    control("version-rtsp", "RTSP/1.0, which the parser cannot tell from HTTP/1.0",
+            lambda r: r.to(b"POST " + _PATH + b" RTSP/1.0")),
     control("empty-lines-first", "empty lines before the request, which HTTP allows",
             lambda r: b"\r\n\r\n" + r.raw()),
     control("expect", "100-continue", lambda r: r.add("Expect", b"100-continue")),

@@ -61,7 +61,6 @@ LINES = (
     _line("version-inner-space", "a space in the version", b"POST " + _PATH + b" HTTP/ 1.1"),
     _line("version-https", "another protocol", b"POST " + _PATH + b" HTTPS/1.1"),
     _line("version-icecast", "Icecast's, which some parsers take", b"POST " + _PATH + b" ICE/1.0"),
-    _line("version-rtsp", "RTSP's, which some parsers take", b"POST " + _PATH + b" RTSP/1.0"),
     _line("version-text-after", "text after the version", b"POST " + _PATH + b" HTTP/1.1 x"),
     _line("tabs", "tabs for the spaces", b"POST\t" + _PATH + b"\tHTTP/1.1"),
     _line("space-first", "a space before the method", b" POST " + _PATH + b" HTTP/1.1"),
