@@ -12,18 +12,15 @@ What was put in is never looked at again, and never part of a message.
 from __future__ import annotations
 
 import re
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Final
 
 from gateway import GatewayError
+from gateway.config.files import FileContent, FileReader, read_file
 
 __all__ = ["Expansion", "Fault", "Interpolated", "Interpolator"]
 
-MAX_FILE: Final = 64 * 1024
-"""Bytes of one `${file:…}`."""
 MAX_TOTAL: Final = 4 * 1024 * 1024
 """Characters that all values together may bring in."""
 
@@ -65,10 +62,17 @@ class _UnresolvedError(GatewayError):
 class Interpolator:
     """Replaces `${…}` from one environment; keeps count of what it brought in."""
 
-    def __init__(self, env: Mapping[str, str]) -> None:
+    def __init__(self, env: Mapping[str, str], read: FileReader = read_file) -> None:
+        """Take what `${V}` is looked up in, and what gives the content of a `${file:…}`."""
         self._env = env
-        self._files: dict[str, str] = {}
+        self._read = read
+        self._files: dict[str, FileContent] = {}
         self._left = MAX_TOTAL
+
+    @property
+    def files(self) -> Mapping[str, FileContent]:
+        """Every file that was named so far, and what it gave."""
+        return dict(self._files)
 
     def expand(self, source: str) -> Expansion:
         """Replace every `${…}` and `$$`. The text is `Interpolated` where there was a `${…}`."""
@@ -138,8 +142,11 @@ class Interpolator:
         if not name:
             raise _UnresolvedError("${file:} names no file; write ${file:/run/secrets/name}")
         if name not in self._files:
-            self._files[name] = _read_file(name)
-        return self._files[name]
+            self._files[name] = self._read(name)
+        content = self._files[name]
+        if content.problem:
+            raise _UnresolvedError(content.problem)
+        return content.text.get_secret_value()
 
 
 def _closing_brace(source: str, opening: int) -> int:
@@ -156,23 +163,3 @@ def _closing_brace(source: str, opening: int) -> int:
             if depth == 0:
                 return at
     return -1
-
-
-def _read_file(name: str) -> str:
-    try:
-        path = Path(name)
-        # Opening a pipe would wait for its writer.
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise _UnresolvedError(f"{name} is not a file")
-        with path.open("rb") as file:
-            content = file.read(MAX_FILE + 1)
-    except OSError as error:
-        raise _UnresolvedError(f"{name} cannot be read: {error.strerror}") from None
-    except ValueError:
-        raise _UnresolvedError("${file:…} does not name a file") from None
-    if len(content) > MAX_FILE:
-        raise _UnresolvedError(f"{name} is larger than {MAX_FILE // 1024} KiB")
-    try:
-        return content.decode("utf-8-sig").rstrip("\r\n")
-    except UnicodeDecodeError:
-        raise _UnresolvedError(f"{name} is not UTF-8 text") from None

@@ -11,6 +11,7 @@ from typing import Final, Literal, Protocol
 from pydantic import SecretStr
 
 from gateway.config.document import Document, read_document
+from gateway.config.files import FileContent, FileReader, read_file
 from gateway.config.findings import Finding, View
 from gateway.config.interpolation import Interpolator
 from gateway.config.misplaced import without_secrets
@@ -60,6 +61,8 @@ class LoadedConfig:
     positions: Positions = field(repr=False)
     text: SecretStr
     """The file as it was read, for a worker process to load the same. It may hold a secret."""
+    files: Mapping[str, FileContent] = field(default_factory=dict)
+    """What each `${file:…}` gave, by the name that stands there."""
 
     def locate(
         self,
@@ -106,11 +109,15 @@ def load_config_text(
     *,
     allow_missing_servers: bool = False,
     checks: Iterable[Check] = (),
+    read: FileReader = read_file,
 ) -> LoadedConfig:
-    """As `load_config`, of text that `name` stands for in messages."""
+    """As `load_config`, of text that `name` stands for in messages.
+
+    `read` gives what each `${file:…}` holds.
+    """
     text = SecretStr(text) if isinstance(text, str) else text
     try:
-        return _load(text, name, env, allow_missing_servers, checks)
+        return _load(text, name, Interpolator(env, read), allow_missing_servers, checks)
     except ConfigError as error:
         told = error
     raise _without_frames(told)
@@ -128,17 +135,17 @@ def _without_frames(error: ConfigError) -> ConfigError:
 def _load(
     text: SecretStr,
     name: str,
-    env: Mapping[str, str],
+    interpolator: Interpolator,
     allow_missing_servers: bool,
     checks: Iterable[Check],
 ) -> LoadedConfig:
     content = text.get_secret_value().removeprefix("\ufeff")
-    document = read_document(content, name, Interpolator(env))
+    document = read_document(content, name, interpolator)
     view = View(document.positions, allow_missing_servers)
     config, problems = _examine(document, view, checks)
     if config is None or any(problem.severity == "error" for problem in problems):
         raise ConfigError(name, problems)
-    return LoadedConfig(name, config, tuple(problems), document.positions, text)
+    return LoadedConfig(name, config, tuple(problems), document.positions, text, interpolator.files)
 
 
 def _examine(

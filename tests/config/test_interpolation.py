@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.config.interpolation import MAX_FILE, MAX_TOTAL, Interpolated, Interpolator
+from gateway.config.files import MAX_FILE
+from gateway.config.interpolation import MAX_TOTAL, Interpolated, Interpolator
 
 ENV = {"V": "value", "EMPTY": "", "NESTED": "${V} $$ {x}", "BAD": "\udc80"}
 
