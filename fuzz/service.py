@@ -27,8 +27,8 @@ from gateway.brokers.base import Message, Receipt, State
 from gateway.brokers.fake import FakeBroker
 from gateway.config.load import load_config_text
 from gateway.delivery.dead_letter import DeadLetter
-from gateway.delivery.fanout import FanOut
-from gateway.ingress import Edge, Ingress, Limits
+from gateway.delivery.fanout import FanOut, Outlets
+from gateway.ingress import Ingress
 from gateway.observability import logs
 from gateway.observability.metrics import Metrics
 from gateway.observability.record import Outcome, Recorder
@@ -36,6 +36,7 @@ from gateway.routing.compile import find_faults
 from gateway.server.connections import Connections, WireLimits
 from gateway.server.process import wire_limits
 from gateway.server.protocol import bounded_protocol
+from gateway.serving import Edge, Limits, Serving
 
 __all__ = [
     "LETTERS",
@@ -299,8 +300,8 @@ class Service:
         )
         broker: Literal["events", "bus"] = "events" if letter == "kafka" else "bus"
         letters = DeadLetter(broker, letter, LETTERS) if letter != "none" else None
-        fan_out = FanOut(self._brokers, letters, self.recorder)
-        return Ingress(edge, self._blueprint.table, fan_out, self.recorder, policy)
+        serving = Serving(edge, self._blueprint.table, policy, Outlets(self._brokers, letters))
+        return Ingress(serving, FanOut(self.recorder), self.recorder)
 
 
 def _blueprint(keys: list[str]) -> Blueprint:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,11 +16,13 @@ from litestar import Litestar
 
 from gateway.address import Networks
 from gateway.brokers.base import Broker, Need, State, StateListener
-from gateway.config import GatewayConfig, LoadedConfig, load_config
+from gateway.config import FileContent, GatewayConfig, LoadedConfig, load_config, load_config_text
+from gateway.config.files import reader_of
+from gateway.delivery.clients import Clients, Recipe
 from gateway.delivery.dead_letter import DeadLetter
-from gateway.delivery.fanout import FanOut
+from gateway.delivery.fanout import FanOut, Outlets
 from gateway.event import Sender
-from gateway.ingress import Edge, Endpoint, Ingress, Limits
+from gateway.ingress import Ingress
 from gateway.observability.health import ProcessHealth
 from gateway.observability.logs import configure
 from gateway.observability.metrics import Metrics
@@ -33,6 +35,7 @@ from gateway.routing.compile import (
     find_faults,
 )
 from gateway.routing.table import HEADROOM, Table
+from gateway.serving import Edge, Endpoint, Limits, Serving
 from gateway.signature import Verifier
 from gateway.svix.addresses import expand
 
@@ -43,7 +46,18 @@ if TYPE_CHECKING:
 
     from gateway.config.models import BrokerConfig, SourceConfig
 
-__all__ = ["Blueprint", "Gateway", "build", "create_app", "draw", "load", "make_broker"]
+__all__ = [
+    "Blueprint",
+    "Gateway",
+    "build",
+    "create_app",
+    "draw",
+    "load",
+    "load_contents",
+    "make_broker",
+    "prove_options",
+    "recipes",
+]
 
 _TICK = 1.0
 """Seconds between samples of the gauges."""
@@ -83,6 +97,16 @@ def load(
     return load_config(path, env, allow_missing_servers=stand_in, checks=(find_faults,))
 
 
+def load_contents(
+    name: str, text: str, files: Mapping[str, FileContent], env: Mapping[str, str]
+) -> LoadedConfig:
+    """As `load`, of a config file and of files that were read before: no disk is read.
+
+    `name` stands for the text in messages. Raises `ConfigError`.
+    """
+    return load_config_text(text, name, env, checks=(find_faults,), read=reader_of(files))
+
+
 def draw(loaded: LoadedConfig) -> Blueprint:
     """Compile a loaded config. Raises `TableError` for one that `load` has not checked."""
     faults: list[Fault] = []
@@ -100,32 +124,33 @@ class Gateway:
 
     def __init__(self, blueprint: Blueprint, recorder: Recorder) -> None:
         """Wire; nothing connects before `start`."""
-        config = blueprint.config
         self.recorder = recorder
-        self.brokers = _brokers(blueprint, self._state_changed)
-        self._fan_out = FanOut(self.brokers, _dead_letter(config), recorder)
-        self._routes = {
-            route.name: tuple(sorted({target.broker for target in route.targets}))
-            for route in blueprint.table.routes
-        }
+        self._blueprint = blueprint
+        self._routes = _brokers_of_routes(blueprint)
+        deadline = blueprint.config.server.deadline
+        self._clients = Clients(recipes(blueprint), self._state_changed, self._serve, deadline)
+        self._fan_out = FanOut(recorder)
         self._phase: Literal["loading", "ready", "draining"] = "loading"
         self._closing = False
         self._ticker: asyncio.Task[None] | None = None
-        server = config.server
-        edge = Edge(
-            endpoints=blueprint.endpoints,
-            limits=Limits(server.max_body, server.deadline, server.body_timeout),
-            trusted_proxies=Networks(server.trusted_proxies),
-        )
-        self.ingress = Ingress(edge, blueprint.table, self._fan_out, recorder, config.unmatched)
+        self.ingress = Ingress(self._serving(), self._fan_out, recorder)
 
     async def start(self) -> None:
         """Begin to connect to every broker; a broker that is down does not stop the start."""
-        for broker in self.brokers.values():
-            self.recorder.broker_state(broker.name, broker.state)
-            await broker.start()
+        await self._clients.start()
         self._ticker = asyncio.create_task(self._tick())
         self._phase = "ready"
+
+    async def apply(self, blueprint: Blueprint) -> None:
+        """Serve by another config from the next request on.
+
+        Requests in flight end with what they began with. Only brokers whose settings changed get
+        a new client. Raises `BrokerOptionsError`, and then nothing has changed.
+        """
+        await self._clients.change(recipes(blueprint))
+        self._blueprint = blueprint
+        self._routes = _brokers_of_routes(blueprint)
+        self._serve()
 
     def drain(self, within: float) -> None:
         """Stop being ready; what is open in `within` seconds is then answered as failed."""
@@ -136,7 +161,7 @@ class Gateway:
         """Flush and disconnect, for at most `timeout` seconds."""
         self._phase = "draining"
         self._closing = True
-        await asyncio.gather(*(broker.close(timeout) for broker in self.brokers.values()))
+        await self._clients.close(timeout)
         if self._ticker is not None:
             self._ticker.cancel()
             with suppress(asyncio.CancelledError):
@@ -144,8 +169,22 @@ class Gateway:
 
     def health(self) -> ProcessHealth:
         """Say how this process is."""
-        states = {name: broker.state for name, broker in self.brokers.items()}
-        return ProcessHealth(self._phase, states, self._routes)
+        states = {name: broker.state for name, broker in self._clients.brokers.items()}
+        return ProcessHealth(self._phase, states, self._routes, self._clients.replacing)
+
+    def _serve(self) -> None:
+        self.ingress.serve(self._serving())
+
+    def _serving(self) -> Serving:
+        blueprint = self._blueprint
+        server = blueprint.config.server
+        edge = Edge(
+            endpoints=blueprint.endpoints,
+            limits=Limits(server.max_body, server.deadline, server.body_timeout),
+            trusted_proxies=Networks(server.trusted_proxies),
+        )
+        outlets = Outlets(self._clients.brokers, _dead_letter(blueprint.config))
+        return Serving(edge, blueprint.table, blueprint.config.unmatched, outlets)
 
     def _state_changed(self, broker: str, state: State) -> None:
         # A broker that goes down because we leave it is no news.
@@ -154,9 +193,8 @@ class Gateway:
 
     async def _tick(self) -> None:
         loop = asyncio.get_running_loop()
-        brokers = tuple(self.brokers.values())
         while True:
-            self.recorder.tick(brokers, loop.time())
+            self.recorder.tick(self._clients.in_flight(), loop.time())
             await asyncio.sleep(_TICK)
 
 
@@ -208,6 +246,13 @@ def _endpoint(name: str, source: SourceConfig, signature: bool, faults: list[Fau
     )
 
 
+def _brokers_of_routes(blueprint: Blueprint) -> dict[str, tuple[str, ...]]:
+    return {
+        route.name: tuple(sorted({target.broker for target in route.targets}))
+        for route in blueprint.table.routes
+    }
+
+
 def _dead_letter(config: GatewayConfig) -> DeadLetter | None:
     letter = config.delivery.dead_letter
     if letter is None:
@@ -216,12 +261,40 @@ def _dead_letter(config: GatewayConfig) -> DeadLetter | None:
     return DeadLetter(letter.broker, kind, letter.topic or letter.subject or "")
 
 
-def _brokers(blueprint: Blueprint, on_state: StateListener) -> Mapping[str, Broker]:
+def recipes(blueprint: Blueprint) -> dict[str, Recipe]:
+    """Say what each broker's client is made of."""
     needs = blueprint.needs()
     return {
-        name: make_broker(name, broker, needs.get(name, ()), on_state)
+        name: _recipe(name, broker, needs.get(name, ()))
         for name, broker in blueprint.config.brokers.items()
     }
+
+
+def _recipe(name: str, config: BrokerConfig, needs: Sequence[Need]) -> Recipe:
+    # What a client does not create it need not know: then other routes are no other client.
+    creates = config.kind == "kafka" and config.topics.create
+    return Recipe(
+        settings=(config, tuple(needs) if creates else ()),
+        place=(config.kind, config.servers),
+        make=lambda on_state: make_broker(name, config, needs, on_state),
+    )
+
+
+def prove_options(blueprint: Blueprint, names: Iterable[str]) -> None:
+    """Read what the settings of these brokers name, such as certificates; nothing connects.
+
+    Blocks while it reads. Raises `BrokerOptionsError`.
+    """
+    for name in names:
+        config = blueprint.config.brokers[name]
+        if config.kind == "kafka":
+            from gateway.brokers.kafka import options as kafka  # noqa: PLC0415 - as in make_broker
+
+            kafka.client_options(name, config)
+        else:
+            from gateway.brokers.nats import options as nats  # noqa: PLC0415 - as in make_broker
+
+            nats.client_options(name, config)
 
 
 def make_broker(

@@ -9,8 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
@@ -19,10 +18,10 @@ from gateway.address import Networks, client_address
 from gateway.answer import event_body, failure_body, rejection_body
 from gateway.delivery.fanout import Delivery, FanOut, Settlement
 from gateway.delivery.plan import Plan, Refusal
-from gateway.event import Event, EventError, Sender, read_event
+from gateway.event import Event, EventError, read_event
 from gateway.observability.record import Outcome, OutcomeName, Recorder
-from gateway.routing.table import Table
-from gateway.signature import Proof, SignatureError, Verifier
+from gateway.serving import Edge, Endpoint, Serving
+from gateway.signature import Proof, SignatureError
 
 if TYPE_CHECKING:
     from litestar.types import HTTPScope, Receive, Send
@@ -31,11 +30,8 @@ __all__ = [
     "CONNECTION",
     "RETRY_AFTER",
     "Connection",
-    "Edge",
-    "Endpoint",
     "Fault",
     "Ingress",
-    "Limits",
     "Rejection",
 ]
 
@@ -73,8 +69,6 @@ class Connection(Protocol):
         ...
 
 
-Unmatched = Literal["accept", "dead_letter", "reject"]
-
 RETRY_AFTER = ((b"retry-after", b"5"),)
 """On every 503: Svix and others wait so many seconds at least."""
 _CLOSE = ((b"connection", b"close"),)
@@ -106,32 +100,6 @@ class _Disconnected(GatewayError):
     """The client left before its request was whole; there is nobody to answer."""
 
 
-class Limits(msgspec.Struct, frozen=True):
-    """Bounds of one request; bytes and seconds."""
-
-    max_body: int
-    deadline: float
-    body_timeout: float
-
-
-class Endpoint(msgspec.Struct, frozen=True):
-    """One source's path: who may send there, and how it is proven."""
-
-    sender: Sender
-    verifier: Verifier
-    allow_from: Networks
-    abort_permanent: bool
-
-
-class Edge(msgspec.Struct, frozen=True):
-    """All that the ingress port knows before it knows an event."""
-
-    endpoints: Mapping[str, Endpoint]
-    """By path."""
-    limits: Limits
-    trusted_proxies: Networks
-
-
 class _Answer(msgspec.Struct, frozen=True, gc=False):
     """What is sent back, and what is recorded of it."""
 
@@ -148,22 +116,23 @@ class _Answer(msgspec.Struct, frozen=True, gc=False):
 class Ingress:
     """The ASGI application of the ingress port."""
 
-    def __init__(
-        self, edge: Edge, table: Table, fan_out: FanOut, recorder: Recorder, unmatched: Unmatched
-    ) -> None:
-        self._edge = edge
-        self._table = table
+    def __init__(self, serving: Serving, fan_out: FanOut, recorder: Recorder) -> None:
+        self._serving = serving
         self._fan_out = fan_out
         self._recorder = recorder
-        self._unmatched = unmatched
+
+    def serve(self, serving: Serving) -> None:
+        """Serve every request that begins from now on by another config."""
+        self._serving = serving
 
     async def __call__(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
         """Serve one request. Never raises for what a request holds."""
         connection = _connection(scope)
         started = time.monotonic() if connection is None else connection.first_byte
-        endpoint = self._endpoint(scope)
+        serving = self._serving
+        endpoint = _endpoint(serving.edge, scope)
         source = endpoint.sender.name if endpoint is not None else ""
-        answer = await self._answer(endpoint, scope, receive, started)
+        answer = await self._answer(serving, endpoint, scope, receive, started)
         now = time.monotonic()
         self._recorder.ended(
             Outcome(
@@ -181,18 +150,16 @@ class Ingress:
         if answer.http_status:
             await _send(scope, send, answer)
 
-    def _endpoint(self, scope: HTTPScope) -> Endpoint | None:
-        """Find the source of a path; an encoded slash is none (RFC 3986, 2.2), though decoded."""
-        raw_path = scope.get("raw_path")
-        if raw_path and b"%" in raw_path and b"%2f" in raw_path.lower():
-            return None
-        return self._edge.endpoints.get(scope["path"])
-
     async def _answer(
-        self, endpoint: Endpoint | None, scope: HTTPScope, receive: Receive, started: float
+        self,
+        serving: Serving,
+        endpoint: Endpoint | None,
+        scope: HTTPScope,
+        receive: Receive,
+        started: float,
     ) -> _Answer:
         try:
-            return await self._serve(endpoint, scope, receive, started)
+            return await self._serve(serving, endpoint, scope, receive, started)
         except Rejection as rejection:
             return _rejected(rejection, endpoint)
         except _Disconnected:
@@ -205,14 +172,19 @@ class Ingress:
             return _Answer(503, failure_body("internal"), "failed", "internal", RETRY_AFTER)
 
     async def _serve(
-        self, endpoint: Endpoint | None, scope: HTTPScope, receive: Receive, started: float
+        self,
+        serving: Serving,
+        endpoint: Endpoint | None,
+        scope: HTTPScope,
+        receive: Receive,
+        started: float,
     ) -> _Answer:
         if endpoint is None:
             raise Rejection(404, "unknown_path", unread=True)
         if scope["method"] != "POST":
             raise Rejection(405, "not_post", unread=True)
-        self._check_address(endpoint, scope)
-        limits = self._edge.limits
+        _check_address(endpoint, scope, serving.edge.trusted_proxies)
+        limits = serving.edge.limits
         _check_framing(scope, limits.max_body)
         until = started + min(limits.body_timeout, limits.deadline)
         # Our own server wakes a read that is late, so that a body which came with its head, as
@@ -224,55 +196,74 @@ class Ingress:
             proof = endpoint.verifier.verify(scope["headers"], body, now)
         except SignatureError as error:
             raise Rejection(401, error.reason) from error
-        return await self._accept(endpoint, proof, body, now, started + limits.deadline)
-
-    def _check_address(self, endpoint: Endpoint, scope: HTTPScope) -> None:
-        if not endpoint.allow_from:
-            return
-        client = scope["client"]
-        peer = client[0] if client else None
-        address = client_address(peer, scope["headers"], self._edge.trusted_proxies)
-        if address is None or address not in endpoint.allow_from:
-            raise Rejection(401, "address_not_allowed", unread=True)
+        deadline = started + limits.deadline
+        return await self._accept(serving, endpoint, proof, body, now, deadline)
 
     async def _accept(
-        self, endpoint: Endpoint, proof: Proof, body: bytes, now: float, deadline: float
+        self,
+        serving: Serving,
+        endpoint: Endpoint,
+        proof: Proof,
+        body: bytes,
+        now: float,
+        deadline: float,
     ) -> _Answer:
         """Route and deliver a proven body."""
         try:
             event = read_event(proof, body, endpoint.sender, now)
         except EventError as error:
             raise Rejection(400, error.reason, verified_id=proof.id) from error
-        plan = self._table.plan(event)
+        plan = serving.table.plan(event)
         if plan.is_unmatched:
-            if self._unmatched == "accept":
-                return self._event_answer(event, 200, "unmatched")
-            if self._unmatched == "reject":
-                return self._event_answer(event, 422, "unmatched", headers=_abort(endpoint))
+            if serving.unmatched == "accept":
+                return _event_answer(serving, event, 200, "unmatched")
+            if serving.unmatched == "reject":
+                return _event_answer(serving, event, 422, "unmatched", headers=_abort(endpoint))
             plan = _to_dead_letter(plan)
-        return self._delivered(event, await self._fan_out.deliver(plan, deadline))
+        delivery = await self._fan_out.deliver(plan, serving.outlets, deadline)
+        return _delivered(serving, event, delivery)
 
-    def _delivered(self, event: Event, delivery: Delivery) -> _Answer:
-        settlements = delivery.settlements
-        if delivery.status != "failed":
-            reason = next((s.reason for s in settlements if s.status == "dead_lettered"), "")
-            return self._event_answer(event, 200, delivery.status, reason, settlements)
-        reason = next(s.reason for s in settlements if s.status == "failed")
-        return self._event_answer(event, 503, "failed", reason, settlements, RETRY_AFTER)
 
-    def _event_answer(
-        self,
-        event: Event,
-        http_status: int,
-        name: OutcomeName,
-        reason: str = "",
-        settlements: tuple[Settlement, ...] = (),
-        headers: tuple[tuple[bytes, bytes], ...] = (),
-    ) -> _Answer:
-        body = event_body(name, (event.svix_id, event.type), settlements, self._table.kinds, reason)
-        return _Answer(
-            http_status, body, name, reason, headers, event.svix_id, event.type, settlements
-        )
+def _endpoint(edge: Edge, scope: HTTPScope) -> Endpoint | None:
+    """Find the source of a path; an encoded slash is none (RFC 3986, 2.2), though decoded."""
+    raw_path = scope.get("raw_path")
+    if raw_path and b"%" in raw_path and b"%2f" in raw_path.lower():
+        return None
+    return edge.endpoints.get(scope["path"])
+
+
+def _delivered(serving: Serving, event: Event, delivery: Delivery) -> _Answer:
+    settlements = delivery.settlements
+    if delivery.status != "failed":
+        reason = next((s.reason for s in settlements if s.status == "dead_lettered"), "")
+        return _event_answer(serving, event, 200, delivery.status, reason, settlements)
+    reason = next(s.reason for s in settlements if s.status == "failed")
+    return _event_answer(serving, event, 503, "failed", reason, settlements, headers=RETRY_AFTER)
+
+
+def _event_answer(
+    serving: Serving,
+    event: Event,
+    http_status: int,
+    name: OutcomeName,
+    reason: str = "",
+    settlements: tuple[Settlement, ...] = (),
+    *,
+    headers: tuple[tuple[bytes, bytes], ...] = (),
+) -> _Answer:
+    ids = (event.svix_id, event.type)
+    body = event_body(name, ids, settlements, serving.table.kinds, reason)
+    return _Answer(http_status, body, name, reason, headers, *ids, settlements)
+
+
+def _check_address(endpoint: Endpoint, scope: HTTPScope, trusted_proxies: Networks) -> None:
+    if not endpoint.allow_from:
+        return
+    client = scope["client"]
+    peer = client[0] if client else None
+    address = client_address(peer, scope["headers"], trusted_proxies)
+    if address is None or address not in endpoint.allow_from:
+        raise Rejection(401, "address_not_allowed", unread=True)
 
 
 def _connection(scope: HTTPScope) -> Connection | None:

@@ -16,11 +16,14 @@ MAX_FILE: Final = 64 * 1024
 """Bytes of one `${file:…}`."""
 
 
+_NOTHING: Final = SecretStr("")
+
+
 @dataclass(frozen=True, slots=True)
 class FileContent:
     """The text of a file, or why there is none."""
 
-    text: SecretStr = SecretStr("")
+    text: SecretStr = _NOTHING
     """Without the newline at its end."""
     problem: str = ""
     """For the user; names the file. Empty where there is a text."""

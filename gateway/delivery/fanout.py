@@ -18,7 +18,7 @@ from gateway.brokers.base import Broker, BrokerError, Message, Receipt, Refused
 from gateway.delivery.dead_letter import DeadLetter
 from gateway.delivery.plan import Assignment, Plan, Refusal
 
-__all__ = ["Delivery", "FanOut", "Settlement", "SettlementListener", "Status"]
+__all__ = ["Delivery", "FanOut", "Outlets", "Settlement", "SettlementListener", "Status"]
 
 _RESOLUTION = 0.02
 """Seconds by which an answer may come after its deadline."""
@@ -47,6 +47,14 @@ class Delivery(msgspec.Struct, frozen=True, gc=False):
     settlements: tuple[Settlement, ...]
 
 
+class Outlets(msgspec.Struct, frozen=True):
+    """Where records may go: never changed, but replaced as a whole by a new config."""
+
+    brokers: Mapping[str, Broker]
+    """By name in the config."""
+    dead_letter: DeadLetter | None
+
+
 class SettlementListener(Protocol):
     """Told of every target once it is settled, and of acks that came after the answer."""
 
@@ -62,16 +70,9 @@ class SettlementListener(Protocol):
 class FanOut:
     """Delivers plans to the brokers."""
 
-    __slots__ = ("_attempts", "_loop", "_sweeper", "brokers", "dead_letter", "listener")
+    __slots__ = ("_attempts", "_loop", "_sweeper", "listener")
 
-    def __init__(
-        self,
-        brokers: Mapping[str, Broker],
-        dead_letter: DeadLetter | None,
-        listener: SettlementListener,
-    ) -> None:
-        self.brokers = brokers
-        self.dead_letter = dead_letter
+    def __init__(self, listener: SettlementListener) -> None:
         self.listener = listener
         self._attempts: dict[_Attempt, None] = {}
         self._sweeper: asyncio.TimerHandle | None = None
@@ -88,15 +89,15 @@ class FanOut:
         for attempt in tuple(self._attempts):
             attempt.expire()
 
-    async def deliver(self, plan: Plan, deadline: float) -> Delivery:
+    async def deliver(self, plan: Plan, outlets: Outlets, deadline: float) -> Delivery:
         """Publish to every target and return when all are settled, or at the deadline.
 
-        `deadline` is event-loop time in seconds. What is open then is `failed` with the reason
-        `deadline`. Raises nothing for what a broker does.
+        `outlets` has every broker of the plan. `deadline` is event-loop time in seconds. What is
+        open then is `failed` with the reason `deadline`. Raises nothing for what a broker does.
         """
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
-        attempt = _Attempt(self, plan, deadline, self._loop)
+        attempt = _Attempt(self.listener, outlets, plan, deadline, self._loop)
         attempt.start()
         self._attempts[attempt] = None
         if self._sweeper is None:
@@ -122,8 +123,9 @@ class _Attempt:
     """One event on its way; lives until its last broker has answered."""
 
     __slots__ = (
-        "_fan_out",
+        "_listener",
         "_open",
+        "_outlets",
         "_plan",
         "_settlements",
         "answered",
@@ -132,9 +134,15 @@ class _Attempt:
     )
 
     def __init__(
-        self, fan_out: FanOut, plan: Plan, deadline: float, loop: asyncio.AbstractEventLoop
+        self,
+        listener: SettlementListener,
+        outlets: Outlets,
+        plan: Plan,
+        deadline: float,
+        loop: asyncio.AbstractEventLoop,
     ) -> None:
-        self._fan_out = fan_out
+        self._listener = listener
+        self._outlets = outlets
         self._plan = plan
         self.deadline = deadline
         self._open = len(plan.assignments) + len(plan.refusals)
@@ -154,7 +162,7 @@ class _Attempt:
     def _publish(
         self, broker: str, message: Message, done: Callable[[asyncio.Future[Receipt]], object]
     ) -> None:
-        self._fan_out.brokers[broker].publish(message, self.deadline).add_done_callback(done)
+        self._outlets.brokers[broker].publish(message, self.deadline).add_done_callback(done)
 
     def _acked(self, at: int, ack: asyncio.Future[Receipt]) -> None:
         assignment = self._plan.assignments[at]
@@ -168,7 +176,7 @@ class _Attempt:
 
     def _refuse(self, at: int, refusal: Refusal) -> None:
         """Send the dead letter, unless the answer is out: then the sender's retry will."""
-        dead_letter = self._fan_out.dead_letter
+        dead_letter = self._outlets.dead_letter
         if dead_letter is None or self.answered:
             self._settle(at, _settlement(refusal, "failed"))
             return
@@ -189,10 +197,10 @@ class _Attempt:
         if self._settlements[at] is not None:
             # The deadline settled it as failed; the sender retries, the ack is only counted.
             if settlement.status != "failed":
-                self._fan_out.listener.acked_late(settlement)
+                self._listener.acked_late(settlement)
             return
         self._settlements[at] = settlement
-        self._fan_out.listener.settled(settlement)
+        self._listener.settled(settlement)
         self._open -= 1
         if self._open == 0 and not self.settled.done():
             self.settled.set_result(None)

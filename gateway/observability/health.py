@@ -9,7 +9,7 @@ import msgspec
 
 from gateway.brokers.base import State
 
-__all__ = ["ProcessHealth", "readiness"]
+__all__ = ["ConfigState", "ProcessHealth", "readiness"]
 
 
 class ProcessHealth(msgspec.Struct, frozen=True):
@@ -20,10 +20,18 @@ class ProcessHealth(msgspec.Struct, frozen=True):
     """State by broker name."""
     routes: dict[str, tuple[str, ...]]
     """The brokers each route needs, by route name."""
+    replacing: tuple[str, ...] = ()
+    """Brokers whose new client is not up yet, while the one before it serves."""
 
 
-def readiness(processes: Sequence[ProcessHealth]) -> tuple[int, Mapping[str, Any]]:
-    """Give the HTTP status and body of `/readyz`.
+ConfigState = Literal["current", "stale", "needs_restart"]
+"""`stale`: what the files hold now cannot be used. `needs_restart`: a part of it only then."""
+
+
+def readiness(
+    processes: Sequence[ProcessHealth], config: ConfigState = "current"
+) -> tuple[int, Mapping[str, Any]]:
+    """Give the HTTP status and body of `/readyz`. A stale config serves as well as before.
 
     503 while loading or draining, and when no route could be delivered. Otherwise 200, with
     `degraded` where a broker is not up: one team's broker must not take the others' traffic away.
@@ -31,7 +39,12 @@ def readiness(processes: Sequence[ProcessHealth]) -> tuple[int, Mapping[str, Any
     phases = {process.phase for process in processes} or {"loading"}
     brokers = _worst(processes)
     broken = sorted(name for name, state in brokers.items() if state is not State.UP)
-    body: dict[str, Any] = {"brokers": {name: str(state) for name, state in brokers.items()}}
+    body: dict[str, Any] = {
+        "brokers": {name: str(state) for name, state in brokers.items()},
+        "config": config,
+    }
+    if replacing := {name for process in processes for name in process.replacing}:
+        body["replacing"] = sorted(replacing)
     if "draining" in phases:
         return 503, {"status": "draining", **body}
     if "ready" not in phases:

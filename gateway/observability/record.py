@@ -7,7 +7,7 @@ the count of what was held back; the others are info, and `log.sample` may thin 
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import Literal
 
@@ -15,7 +15,7 @@ import msgspec
 import structlog
 from prometheus_client import Counter, Histogram
 
-from gateway.brokers.base import Broker, State
+from gateway.brokers.base import State
 from gateway.delivery.fanout import Settlement
 from gateway.observability.limit import RateLimit
 from gateway.observability.logs import EventLog, log_bug
@@ -117,12 +117,11 @@ class Recorder:
         """Something failed that should not have: a bug, told by its class and place only."""
         log_bug(where, error)
 
-    def tick(self, brokers: Sequence[Broker], now: float) -> None:
-        """Once a second: sample the gauges, and tell what the limit held back."""
-        for broker in brokers:
-            records, size = broker.in_flight
-            self.metrics.in_flight.labels(broker.name).set(records)
-            self.metrics.in_flight_bytes.labels(broker.name).set(size)
+    def tick(self, in_flight: Mapping[str, tuple[int, int]], now: float) -> None:
+        """Once a second: set the gauges (records and bytes), and tell what the limit held back."""
+        for broker, (records, size) in in_flight.items():
+            self.metrics.in_flight.labels(broker).set(records)
+            self.metrics.in_flight_bytes.labels(broker).set(size)
         for reason, held_back in self._limit.overdue(now):
             self._log.warning("events held back", reason=reason, held_back=held_back)
 

@@ -14,12 +14,13 @@ from pydantic import SecretStr
 from gateway.address import Networks
 from gateway.brokers.fake import FakeBroker, Stored
 from gateway.delivery.dead_letter import DeadLetter
-from gateway.delivery.fanout import FanOut
+from gateway.delivery.fanout import FanOut, Outlets
 from gateway.event import Sender
-from gateway.ingress import Edge, Endpoint, Ingress, Limits
+from gateway.ingress import Ingress
 from gateway.observability.metrics import Metrics
 from gateway.observability.record import Recorder
 from gateway.routing.expressions import Expression
+from gateway.serving import Edge, Endpoint, Limits, Serving
 from gateway.signature import Verifier
 from tests.canaries import SECRET
 from tests.core.builders import BODY, RequestHeaders, route, signed, table, target
@@ -88,9 +89,10 @@ class Service:
             trusted_proxies=Networks(trusted_proxies),
         )
         letter = DeadLetter("events", "kafka", LETTERS) if dead_letter else None
-        brokers = {"events": self.events, "bus": self.bus}
-        self.fan_out = FanOut(brokers, letter, self.recorder)
-        self.ingress = Ingress(edge, self.table, self.fan_out, self.recorder, unmatched)
+        outlets = Outlets({"events": self.events, "bus": self.bus}, letter)
+        self.serving = Serving(edge, self.table, unmatched, outlets)
+        self.fan_out = FanOut(self.recorder)
+        self.ingress = Ingress(self.serving, self.fan_out, self.recorder)
         self.requests = 0
 
     async def __aenter__(self) -> Service:

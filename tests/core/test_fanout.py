@@ -11,7 +11,7 @@ import pytest
 from gateway.brokers.base import Message, Receipt
 from gateway.brokers.fake import FakeBroker
 from gateway.delivery.dead_letter import DeadLetter
-from gateway.delivery.fanout import Delivery, FanOut, Settlement
+from gateway.delivery.fanout import Delivery, FanOut, Outlets, Settlement
 from gateway.delivery.plan import Assignment, Plan, Refusal
 from tests.core.builders import BODY, SVIX_ID, metadata
 
@@ -43,18 +43,18 @@ class Rig:
         self.events = FakeBroker("events")
         self.bus = FakeBroker("bus")
         self.letters = FakeBroker("letters")
-        self.fan_out = self.with_dead_letter(None)
+        self.fan_out = FanOut(self.listener)
+        self.with_dead_letter(None)
 
-    def with_dead_letter(self, kind: Literal["kafka", "nats"] | None = "kafka") -> FanOut:
+    def with_dead_letter(self, kind: Literal["kafka", "nats"] | None = "kafka") -> None:
         brokers = {broker.name: broker for broker in (self.events, self.bus, self.letters)}
         letter = DeadLetter("letters", kind, LETTERS) if kind else None
-        self.fan_out = FanOut(brokers, letter, self.listener)
-        return self.fan_out
+        self.outlets = Outlets(brokers, letter)
 
     async def deliver(self, *refusals: Refusal, within: float = AMPLE) -> Delivery:
         """Deliver one record to each broker, beside what is refused already."""
         deadline = asyncio.get_running_loop().time() + within
-        return await self.fan_out.deliver(plan(*refusals), deadline)
+        return await self.fan_out.deliver(plan(*refusals), self.outlets, deadline)
 
 
 @pytest.fixture
@@ -120,7 +120,7 @@ async def test_all_targets_get_their_record_and_give_their_receipt(rig: Rig) -> 
 async def test_a_plan_without_targets_is_done(rig: Rig) -> None:
     nothing = Plan("k", BODY, metadata(), (), ())
     assert nothing.is_unmatched
-    assert await rig.fan_out.deliver(nothing, 0) == Delivery("delivered", ())
+    assert await rig.fan_out.deliver(nothing, rig.outlets, 0) == Delivery("delivered", ())
 
 
 async def test_a_duplicate_is_a_delivery(rig: Rig) -> None:

@@ -15,10 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from gateway.ingress import CONNECTION, Fault, Limits
+from gateway.ingress import CONNECTION, Fault
 from gateway.observability import logs
 from gateway.observability.logs import LogWriter
 from gateway.routing.table import Table
+from gateway.serving import Limits
 from tests.canaries import OTHER_SECRET, SECRET
 from tests.core.builders import BODY, SVIX_ID, route, signed, target
 from tests.core.service import AMPLE, LETTERS, PATH, Service

@@ -23,6 +23,7 @@ from gateway.observability.record import Outcome, Recorder
 from gateway.routing import table
 from gateway.routing.payload import render_payload
 from gateway.server.protocol import _BoundedProtocol
+from gateway.serving import Serving
 from gateway.signature import Proof, SignatureError, Verifier
 
 ROOT = Path(__file__).parents[2]
@@ -132,7 +133,7 @@ def publish_first(patch: pytest.MonkeyPatch) -> None:
 
     def verify(self: Verifier, headers: Any, body: bytes, now: float) -> Proof:
         message = Message("users", body, (), "early")
-        early.append(gateways[0]._fan_out.brokers["events"].publish(message, 2000.0))
+        early.append(gateways[0]._serving.outlets.brokers["events"].publish(message, 2000.0))
         return genuine(self, headers, body, now)
 
     patch.setattr(Ingress, "_serve", remember)
@@ -279,16 +280,16 @@ def lead_astray(patch: pytest.MonkeyPatch) -> None:
 
 def answer_before_the_broker(patch: pytest.MonkeyPatch) -> None:
     """A 200 for what no broker has."""
-    genuine = Ingress._delivered
+    genuine = ingress._delivered
 
-    def delivered(self: Ingress, event: Any, delivery: Any) -> Any:
+    def delivered(serving: Serving, event: Any, delivery: Any) -> Any:
         well = tuple(
             msgspec.structs.replace(one, status="delivered", reason="")
             for one in delivery.settlements
         )
-        return genuine(self, event, type(delivery)("delivered", well))
+        return genuine(serving, event, type(delivery)("delivered", well))
 
-    patch.setattr(Ingress, "_delivered", delivered)
+    patch.setattr(ingress, "_delivered", delivered)
 
 
 FAULTS: tuple[tuple[Plant, str], ...] = (

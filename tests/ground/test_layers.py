@@ -13,7 +13,7 @@ PACKAGE = ROOT / "gateway"
 
 WAY = (
     *("cli", "commands", "server", "app"),
-    *("ingress", "signature", "event", "routing", "delivery", "brokers"),
+    *("ingress", "serving", "signature", "event", "routing", "delivery", "brokers"),
 )
 BESIDE = {"answer", "address", "clerk", "config", "metadata", "observability", "svix"}
 PURE = ("signature", "event", "routing", "metadata", "address", "answer")
