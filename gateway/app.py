@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, Literal
 
 from litestar import Litestar
+from pydantic import SecretStr
 
 from gateway.address import Networks
 from gateway.brokers.base import Broker, Need, State, StateListener
@@ -98,7 +99,7 @@ def load(
 
 
 def load_contents(
-    name: str, text: str, files: Mapping[str, FileContent], env: Mapping[str, str]
+    name: str, text: str | SecretStr, files: Mapping[str, FileContent], env: Mapping[str, str]
 ) -> LoadedConfig:
     """As `load`, of a config file and of files that were read before: no disk is read.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
@@ -31,6 +32,6 @@ def serve_command(config: Path, workers: int) -> None:
     """Receive webhooks and publish them, until SIGTERM.
 
     Faults in the config stop the start; a broker that is down does not: the gateway answers 503
-    and recovers by itself.
+    and recovers by itself. Changed files of `${file:…}` count within seconds, on SIGHUP at once.
     """
-    uvloop.run(serve(load_blueprint(config), workers))
+    uvloop.run(serve(load_blueprint(config), workers, env=os.environ))

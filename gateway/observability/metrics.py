@@ -14,7 +14,7 @@ from prometheus_client import (
 )
 from prometheus_client.multiprocess import MultiProcessCollector
 
-__all__ = ["AdminMetrics", "Metrics", "render", "render_shared"]
+__all__ = ["AdminMetrics", "ConfigMetrics", "Metrics", "render", "render_shared"]
 
 # The `_created` series double what is scraped, and nothing here is read from them.
 disable_created_metrics()  # type: ignore[no-untyped-call]  # untyped library
@@ -99,6 +99,27 @@ class AdminMetrics:
             ("reason",),
             registry=self.registry,
         )
+
+
+class ConfigMetrics:
+    """The instruments of what a process tree has once, with any number of workers: its config."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.reloads = Counter(
+            "gateway_config_reloads",
+            "Changes of what the config is read from, by what became of them.",
+            ("outcome",),
+            registry=self.registry,
+        )
+        self.stale = Gauge(
+            "gateway_config_stale",
+            "1 while what the config is read from cannot be used, and the last good one serves.",
+            registry=self.registry,
+        )
+        # There from the start, so that an increase from nothing is an increase.
+        for outcome in ("applied", "refused"):
+            self.reloads.labels(outcome)
 
 
 def render(registry: CollectorRegistry) -> bytes:

@@ -49,6 +49,10 @@ class ServingProcess:
         gc.freeze()
         gc.set_threshold(_GC_THRESHOLD)
 
+    async def apply(self, blueprint: Blueprint) -> None:
+        """See `Gateway.apply`."""
+        await self.gateway.apply(blueprint)
+
     async def stop(self) -> None:
         """Stop accepting, finish or fail what is in flight within `server.shutdown`, flush."""
         within = self._config.shutdown * (1 - _FLUSH_SHARE)

@@ -6,7 +6,7 @@ import asyncio
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 
 import msgspec
@@ -21,6 +21,7 @@ from gateway.server.admin import SAFE_HEADERS, AdminSource, admin_app, assert_gu
 from gateway.server.connections import Connections, WireLimits
 from gateway.server.http import HttpServer, listen
 from gateway.server.process import ServingProcess, stop_event
+from gateway.server.reload import Reloader
 from gateway.server.supervisor import Supervisor
 
 __all__ = ["Running", "Started", "serve"]
@@ -67,20 +68,23 @@ async def serve(
     *,
     stop: asyncio.Event | None = None,
     started: Started | None = None,
+    env: Mapping[str, str] | None = None,
 ) -> None:
     """Serve until `stop` is set, or SIGTERM or SIGINT comes; then drain.
 
-    Raises `ListenError`, `UnguardedError`, and `BrokerOptionsError` for broker options that cannot
-    work.
+    With `env`, which the config was loaded with, the files of the config are watched, and SIGHUP
+    looks at once; without it the config stays. Raises `ListenError`, `UnguardedError`, and
+    `BrokerOptionsError` for broker options that cannot work.
     """
     config = blueprint.config
     ingress, admin_socket = _listen(config)
     tree = _Alone(blueprint, ingress) if workers == 1 else Supervisor(blueprint, ingress, workers)
+    reloader = Reloader(blueprint, tree.apply, env or {})
     recorder = AdminRecorder()
     source = AdminSource(
-        readiness=lambda: readiness(tree.healths()),
-        metrics=lambda: tree.metrics() + recorder.metrics(),
-        token=config.admin.token,
+        readiness=lambda: readiness(tree.healths(), reloader.state),
+        metrics=lambda: tree.metrics() + render(reloader.metrics.registry) + recorder.metrics(),
+        token=reloader.admin_token,
         metrics_public=config.admin.metrics_public,
     )
     admin = HttpServer(
@@ -91,7 +95,10 @@ async def serve(
         SAFE_HEADERS,
     )
     stop = stop or stop_event(signal.SIGTERM, signal.SIGINT)
+    if env is not None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reloader.hang_up)
     await admin.start()
+    watching: asyncio.Task[None] | None = None
     try:
         if await _started_before(stop, tree):
             port = ingress.getsockname()[1]
@@ -99,8 +106,11 @@ async def serve(
             log.info("listening", port=port, admin_port=admin.port, workers=workers)
             if started is not None:
                 started(Running(port, admin.port, tree.healths))
+            if env is not None:
+                watching = asyncio.create_task(reloader.run())
             await stop.wait()
     finally:
+        await _cancelled(watching)
         await tree.stop()
         await admin.stop(1)
 
@@ -113,6 +123,12 @@ def _listen(config: GatewayConfig) -> tuple[socket.socket, socket.socket]:
         assert_guarded(config.admin.host, admin.getsockname()[0], config.admin.token)
         bound.pop_all()
     return ingress, admin
+
+
+async def _cancelled(task: asyncio.Task[None] | None) -> None:
+    if task is not None:
+        task.cancel()
+        await asyncio.wait((task,))
 
 
 async def _started_before(stop: asyncio.Event, tree: _Alone | Supervisor) -> bool:

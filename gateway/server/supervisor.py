@@ -1,7 +1,9 @@
 """Several workers on one port: started, watched, restarted, drained.
 
 The supervisor serves no webhook. It holds the listening socket, which the workers share, the
-admin port, and one channel to each worker, on which the worker reports its health as JSON lines.
+admin port, and one channel to each worker: a private pair of sockets. On it the worker gets its
+orders and then each changed config, so that all serve by the same one and none reads a file by
+itself; on it the worker reports its health. Both as JSON lines.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import sys
 import tempfile
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 import structlog
@@ -24,17 +26,19 @@ from pydantic import SecretStr
 
 from gateway import GatewayError
 from gateway.app import Blueprint
+from gateway.config import FileContent
 from gateway.observability.health import ProcessHealth
 from gateway.observability.metrics import render_shared
 
-__all__ = ["Orders", "Supervisor", "WorkerError"]
+__all__ = ["MAX_LINE", "Changed", "Orders", "Supervisor", "WorkerError"]
 
 _GRACE = 5.0
 """Seconds beyond `server.shutdown` before a worker is killed."""
 _RESTART_DELAYS = (0.1, 1.0, 5.0, 15.0)
 _STEADY = 60.0
 """Seconds that a worker must have run for its next restart to be prompt again."""
-_MAX_LINE = 1024 * 1024
+MAX_LINE = 32 * 1024 * 1024
+"""Bytes of one line on a channel: a config of 1 MiB and 4 MiB of files, all of it escaped."""
 _CANNOT_WORK = 2
 """A worker's exit code for options that cannot work, which it has told on standard error."""
 
@@ -47,22 +51,35 @@ class WorkerError(GatewayError):
         super().__init__(f"worker {worker} cannot start: correct what it says above")
 
 
-class Orders(msgspec.Struct, frozen=True):
-    """What a worker is told when it starts."""
-
-    config_name: str
-    config_text: SecretStr
-    """The file as it was read. It may hold a secret, so only `encode` writes it out."""
-    listen_fd: int
+class _Private(msgspec.Struct, frozen=True):
+    """What may hold secrets: only `encode` writes them out."""
 
     def encode(self) -> bytes:
         """Give the line for the worker's channel: a socket pair that nobody else holds."""
         return msgspec.json.encode(self, enc_hook=_bare) + b"\n"
 
     @classmethod
-    def decode(cls, line: bytes) -> Orders:
+    def decode(cls, line: bytes) -> Self:
         """Read what `encode` gave."""
         return msgspec.json.decode(line, type=cls, dec_hook=_typed)
+
+
+class Changed(_Private, frozen=True):
+    """What the files of the config hold from now on; it was checked."""
+
+    files: dict[str, FileContent]
+
+
+class Orders(_Private, frozen=True):
+    """What a worker is told when it starts."""
+
+    config_name: str
+    config_text: SecretStr
+    started_with: dict[str, FileContent]
+    """What the files held when the supervisor started."""
+    changed: Changed | None
+    """What they hold now, where that is something else."""
+    listen_fd: int
 
 
 def _bare(value: Any) -> str:
@@ -92,8 +109,11 @@ class Supervisor:
         self._orders = Orders(
             config_name=str(blueprint.loaded.path),
             config_text=blueprint.loaded.text,
+            started_with=dict(blueprint.loaded.files),
+            changed=None,
             listen_fd=bound.fileno(),
         )
+        self._config_changed = asyncio.Event()
         self._shutdown = blueprint.config.server.shutdown
         self._socket = bound
         self._workers = [_Worker(number) for number in range(count)]
@@ -121,6 +141,13 @@ class Supervisor:
         await self._reported.wait()
         if self._failed is not None:
             raise self._failed
+
+    async def apply(self, blueprint: Blueprint) -> None:
+        """Make every worker serve by another config: those that run, and those that will."""
+        changed = Changed(dict(blueprint.loaded.files))
+        self._orders = msgspec.structs.replace(self._orders, changed=changed)
+        waiting, self._config_changed = self._config_changed, asyncio.Event()
+        waiting.set()
 
     async def stop(self) -> None:
         """Drain all workers; kill what is left after the grace period."""
@@ -176,20 +203,33 @@ class Supervisor:
         return code
 
     async def _listen(self, worker: _Worker, channel: socket.socket) -> None:
-        """Give the worker its orders, then read its reports until it is gone."""
-        reader, writer = await asyncio.open_unix_connection(sock=channel, limit=_MAX_LINE)
+        """Give the worker its orders and each changed config, and read its reports, to its end."""
+        reader, writer = await asyncio.open_unix_connection(sock=channel, limit=MAX_LINE)
+        telling = asyncio.create_task(self._tell(writer))
         try:
-            writer.write(self._orders.encode())
-            await writer.drain()
             while line := await reader.readline():
                 worker.health = msgspec.json.decode(line, type=ProcessHealth)
                 self._reported.set()
         except (OSError, ValueError, msgspec.DecodeError) as error:
             self._log.error("worker channel", worker=worker.number, error=type(error).__name__)
         finally:
+            telling.cancel()
+            await asyncio.wait((telling,))
             writer.close()
             with suppress(OSError):
                 await writer.wait_closed()
+
+    async def _tell(self, writer: asyncio.StreamWriter) -> None:
+        """Write the orders, then each change: the latest only, to a worker that does not read."""
+        message: Orders | Changed = self._orders
+        # That the worker is gone is told by its other end.
+        with suppress(OSError):
+            while True:
+                changed = self._config_changed
+                writer.write(message.encode())
+                await writer.drain()
+                await changed.wait()
+                message = self._orders.changed or message
 
 
 def _signal(worker: _Worker, number: signal.Signals) -> None:

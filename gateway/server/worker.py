@@ -1,7 +1,9 @@
 """A worker process: `python -m gateway.server.worker FD`, started by the supervisor only.
 
 It gets its orders on the channel FD, serves on the socket it inherited, and reports its health
-there. When the channel closes the supervisor is gone, and the worker drains as if told to.
+there. When the channel closes the supervisor is gone, and the worker drains as if told to. A
+changed config comes on the channel too. It was checked; a worker that still cannot serve by it
+ends, and the one that is started in its place begins with it.
 """
 
 from __future__ import annotations
@@ -13,14 +15,15 @@ import socket
 import sys
 
 import msgspec
+import structlog
 import uvloop
 
 from gateway import GatewayError
-from gateway.app import draw
-from gateway.config import load_config_text
+from gateway.app import Blueprint, draw, load_contents
 from gateway.observability.logs import configure
 from gateway.server.process import ServingProcess, stop_event
-from gateway.server.supervisor import Orders
+from gateway.server.reload import redraw
+from gateway.server.supervisor import MAX_LINE, Changed, Orders
 
 __all__ = ["main"]
 
@@ -28,13 +31,14 @@ _REPORT = 0.25
 """Seconds between looks at the own health; only changes, and a sign of life, are sent."""
 _SIGN_OF_LIFE = 20
 """Looks between reports without a change."""
-_MAX_LINE = 2 * 1024 * 1024
 
 
 def main() -> int:
     """Run one worker to its end."""
     # The terminal's Ctrl-C goes to the whole group; the supervisor decides when to stop.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # So may a hangup; the supervisor is told by it to look at the files.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         return uvloop.run(_work(int(sys.argv[1])))
     except GatewayError as error:
@@ -44,23 +48,49 @@ def main() -> int:
 
 async def _work(channel_fd: int) -> int:
     channel = socket.socket(fileno=channel_fd)
-    reader, writer = await asyncio.open_unix_connection(sock=channel, limit=_MAX_LINE)
+    reader, writer = await asyncio.open_unix_connection(sock=channel, limit=MAX_LINE)
     orders = Orders.decode(await reader.readline())
-    loaded = load_config_text(orders.config_text, orders.config_name, os.environ)
-    configure(loaded.config.log.level, loaded.config.log.format)
+    blueprint = _blueprint(orders)
+    configure(blueprint.config.log.level, blueprint.config.log.format)
     bound = socket.socket(fileno=orders.listen_fd)
     bound.setblocking(False)
-    process = ServingProcess(draw(loaded), bound)
+    process = ServingProcess(blueprint, bound)
     stop = stop_event(signal.SIGTERM)
     await process.start()
     reports = asyncio.create_task(_report(process, writer))
-    orphaned = asyncio.create_task(reader.read())
-    orphaned.add_done_callback(lambda _: stop.set())
+    following = asyncio.create_task(_follow(process, blueprint, reader))
+    following.add_done_callback(lambda _: stop.set())
     await stop.wait()
-    await process.stop()
     reports.cancel()
-    orphaned.cancel()
+    following.cancel()
+    await asyncio.wait((following,))
+    await process.stop()
     writer.close()
+    return 0 if following.cancelled() else following.result()
+
+
+def _blueprint(orders: Orders) -> Blueprint:
+    """Make what the supervisor has made, by the same steps."""
+    name, text = orders.config_name, orders.config_text
+    blueprint = draw(load_contents(name, text, orders.started_with, os.environ))
+    if orders.changed is None:
+        return blueprint
+    return redraw(blueprint, orders.changed.files, os.environ).blueprint
+
+
+async def _follow(
+    process: ServingProcess, blueprint: Blueprint, reader: asyncio.StreamReader
+) -> int:
+    """Serve by each config that comes, until the supervisor is gone; give the exit code."""
+    while line := await reader.readline():
+        changed = Changed.decode(line)
+        try:
+            redrawn = await asyncio.to_thread(redraw, blueprint, changed.files, os.environ)
+            await process.apply(redrawn.blueprint)
+        except GatewayError as error:
+            structlog.get_logger().error("config not applied", error=str(error)[:500])
+            return 1
+        blueprint = redrawn.blueprint
     return 0
 
 

@@ -88,10 +88,12 @@ class Answer:
 class Client:
     """Posts to one gateway and reads its admin port. Use it as an async context manager."""
 
-    def __init__(self, gateway: GatewayProcess) -> None:
+    def __init__(self, gateway: GatewayProcess, connections: int = 100) -> None:
+        """`connections` is how many may be open; one stays with one worker."""
         self.gateway = gateway
+        limits = httpx.Limits(max_connections=connections)
         # Certificates would be read for every client, and none is needed here.
-        self._http = httpx.AsyncClient(trust_env=False, timeout=30, verify=False)  # noqa: S501
+        self._http = httpx.AsyncClient(trust_env=False, timeout=30, verify=False, limits=limits)  # noqa: S501
 
     async def __aenter__(self) -> Self:
         await self._http.__aenter__()

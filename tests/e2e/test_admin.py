@@ -36,6 +36,8 @@ FAMILIES = {
     "gateway_broker_in_flight_records": "gauge",
     "gateway_broker_in_flight_bytes": "gauge",
     "gateway_admin_refusals": "counter",
+    "gateway_config_reloads": "counter",
+    "gateway_config_stale": "gauge",
 }
 
 
@@ -69,7 +71,10 @@ async def client(gateway: GatewayProcess) -> AsyncIterator[Client]:
 async def test_health_needs_no_token(client: Client) -> None:
     live, ready = await client.admin("/livez", None), await client.admin("/readyz", None)
     assert (live.status_code, live.json()) == (200, {"status": "alive"})
-    assert (ready.status_code, ready.json()) == (200, {"status": "ready", "brokers": {"bus": "up"}})
+    assert (ready.status_code, ready.json()) == (
+        200,
+        {"status": "ready", "brokers": {"bus": "up"}, "config": "current"},
+    )
 
 
 def admin_port(gateway: GatewayProcess) -> int:

@@ -31,12 +31,12 @@ from gateway.brokers.nats.options import client_options as nats_options
 from gateway.brokers.nats.options import parse_server
 from gateway.commands.posting import Poster
 from gateway.commands.send import SendOptions, send_command
-from gateway.config import ConfigError, LoadedConfig, load_config_text
+from gateway.config import ConfigError, FileContent, LoadedConfig, load_config_text
 from gateway.config.document import read_document
 from gateway.config.interpolation import Interpolator
 from gateway.config.models import GatewayConfig, NatsConfig
 from gateway.server.admin import AdminSource
-from gateway.server.supervisor import Orders
+from gateway.server.supervisor import Changed, Orders
 from gateway.signature import SecretError, Verifier, decode_secret
 from tests.canaries import (
     KAFKA_PASSWORD,
@@ -100,6 +100,11 @@ def broker(name: str) -> object:
     return make_broker(name, config, (), lambda _name, _state: None)
 
 
+def orders() -> Orders:
+    files = {"/run/secrets/clerk": FileContent(SecretStr(SECRET))}
+    return Orders("c.yaml", SecretStr(TEXT), files, Changed(files), 3)
+
+
 def nats_broker_options(name: str) -> object:
     config = loaded().config.brokers[name]
     assert isinstance(config, NatsConfig)
@@ -124,11 +129,13 @@ HOLDERS: dict[str, Callable[[Path], object]] = {
     "the endpoints": lambda _: blueprint().endpoints,
     "the verifier": lambda _: Verifier([SecretStr(SECRET)], 300.0),
     "the key": lambda _: decode_secret(SecretStr(SECRET)),
-    "the orders": lambda _: Orders("c.yaml", SecretStr(TEXT), 3),
+    "the orders": lambda _: orders(),
+    "a changed config": lambda _: orders().changed,
+    "what a file holds": lambda _: FileContent(SecretStr(SECRET)),
     "the admin port's source": lambda _: AdminSource(
         readiness=lambda: (200, {}),
         metrics=lambda: b"",
-        token=SecretStr(TOKEN),
+        token=lambda: SecretStr(TOKEN),
         metrics_public=False,
     ),
     "the options for Kafka": lambda _: kafka_client_options(),
@@ -229,11 +236,12 @@ def test_the_key_of_a_verifier_cannot_be_had_back(copied: Callable[[object], obj
 
 
 def test_only_the_channel_of_a_worker_carries_the_text() -> None:
-    orders = Orders("c.yaml", SecretStr(TEXT), 3)
-    with pytest.raises((TypeError, NotImplementedError)):
-        msgspec.json.encode(orders)
-    assert Orders.decode(orders.encode()) == orders
-    assert Orders.decode(orders.encode()).config_text.get_secret_value() == TEXT
+    for told in (orders(), orders().changed):
+        assert told is not None
+        with pytest.raises((TypeError, NotImplementedError)):
+            msgspec.json.encode(told)
+        assert type(told).decode(told.encode()) == told
+    assert Orders.decode(orders().encode()).config_text.get_secret_value() == TEXT
 
 
 def reported(error: BaseException) -> str:

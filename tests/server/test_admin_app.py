@@ -68,7 +68,9 @@ class Probe:
 async def opened(
     probe: Probe, token: str = TOKEN, recorder: AdminRecorder | None = None
 ) -> AsyncIterator[httpx.AsyncClient]:
-    source = AdminSource(lambda: (200, {"status": "ready"}), lambda: b"", SecretStr(token), False)
+    source = AdminSource(
+        lambda: (200, {"status": "ready"}), lambda: b"", lambda: SecretStr(token), False
+    )
     app: Any = admin_app(source, recorder or AdminRecorder(), probe.routes())
     transport = httpx.ASGITransport(app, client=("192.0.2.1", 1))
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost:9090") as client:
@@ -231,7 +233,7 @@ def test_what_was_held_back_is_told_with_the_next_line() -> None:
 
 
 def test_the_source_does_not_print_the_token() -> None:
-    source = AdminSource(lambda: (200, {}), lambda: b"", SecretStr(TOKEN), False)
+    source = AdminSource(lambda: (200, {}), lambda: b"", lambda: SecretStr(TOKEN), False)
     assert TOKEN not in repr(source)
 
 

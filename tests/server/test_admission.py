@@ -18,7 +18,7 @@ Header = tuple[bytes, bytes]
 
 
 def admission(token: str = TOKEN) -> Admission:
-    return Admission(SecretStr(token), {"/livez", "/readyz"}, Throttle())
+    return Admission(lambda: SecretStr(token), {"/livez", "/readyz"}, Throttle())
 
 
 def head(method: str, path: str, *headers: Header, peer: str = "192.0.2.1") -> Head:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hmac
 import math
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import msgspec
 from pydantic import SecretStr
@@ -70,10 +70,13 @@ _WRONG_TOKEN = Denial(401, "wrong_token", "this is not admin.token of the config
 class Admission:
     """The rules of one admin port, and its memory of wrong tokens."""
 
-    def __init__(self, token: SecretStr, public: Collection[str], throttle: Throttle) -> None:
-        """Take the paths that may be read without the token. Empty token: the port is loopback's.
+    def __init__(
+        self, token: Callable[[], SecretStr], public: Collection[str], throttle: Throttle
+    ) -> None:
+        """Take what gives the token that counts now, and the paths that may be read without it.
 
-        Without a token everything can be read, by loopback names alone, and no action is taken.
+        Empty token: the port is loopback's. Without a token everything can be read, by loopback
+        names alone, and no action is taken.
         """
         self._token = token
         self._public = frozenset(public)
@@ -81,7 +84,7 @@ class Admission:
 
     def check(self, head: Head, now: float) -> Denial | None:
         """Tell why a request is not let in, or None; `now` is monotonic seconds."""
-        if not self._token.get_secret_value() and not _is_for_loopback(head.headers):
+        if not self._token().get_secret_value() and not _is_for_loopback(head.headers):
             return _FOREIGN_HOST
         if _has_body(head.headers):
             return _BODY
@@ -92,7 +95,7 @@ class Admission:
         return self._check_token(head, now, read=False)
 
     def _check_token(self, head: Head, now: float, *, read: bool) -> Denial | None:
-        token = self._token.get_secret_value().encode()
+        token = self._token().get_secret_value().encode()
         if not token:
             return None if read else _TOKEN_NOT_SET
         given = _values(head.headers, b"authorization")

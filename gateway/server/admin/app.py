@@ -28,8 +28,8 @@ class AdminSource(msgspec.Struct, frozen=True):
 
     readiness: Callable[[], tuple[int, Mapping[str, Any]]]
     metrics: Callable[[], bytes]
-    token: SecretStr
-    """Empty: none is asked for; the config allows that on loopback only."""
+    token: Callable[[], SecretStr]
+    """The one that counts now. Empty: none is asked for; the config allows that on loopback."""
     metrics_public: bool
 
 
