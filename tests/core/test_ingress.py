@@ -9,10 +9,12 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 import structlog
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import SecretStr
 from structlog.testing import capture_logs
 
 from gateway.ingress import CONNECTION, Fault
@@ -20,6 +22,7 @@ from gateway.observability import logs
 from gateway.observability.logs import LogWriter
 from gateway.routing.table import Table
 from gateway.serving import Limits
+from gateway.signature import Verifier
 from tests.canaries import OTHER_SECRET, SECRET
 from tests.core.builders import BODY, SVIX_ID, route, signed, target
 from tests.core.service import AMPLE, LETTERS, PATH, Service
@@ -614,6 +617,37 @@ async def test_a_client_that_leaves_after_verification_cancels_nothing() -> None
         await turns()
         service.events.resume()
         assert (await posting).word == (200, "delivered")
+
+
+async def test_a_request_ends_with_the_config_it_began_with() -> None:
+    """Also one whose body is not there yet when the config changes."""
+    async with Service() as service:
+        old, new = service.serving, Service().serving
+        other = Verifier((SecretStr(OTHER_SECRET),), 300.0)
+        endpoint = msgspec.structs.replace(new.edge.endpoints[PATH], verifier=other)
+        edge = msgspec.structs.replace(new.edge, endpoints={PATH: endpoint})
+        headers = [(b"host", b"gateway"), *signed(BODY, timestamp=int(time.time()))]
+        swapped = asyncio.Event()
+
+        async def receive() -> Any:
+            service.ingress.serve(msgspec.structs.replace(new, edge=edge))
+            swapped.set()
+            return {"type": "http.request", "body": BODY, "more_body": False}
+
+        answers: list[Any] = []
+
+        async def send(message: Any) -> None:
+            answers.append(message)
+
+        scope: Any = {"type": "http", "http_version": "1.1", "method": "POST", "path": PATH}
+        await service.ingress(scope | {"client": None, "headers": headers}, receive, send)
+        assert swapped.is_set()
+        assert answers[0]["status"] == 200
+        assert len(service.stored) == 2, "the brokers that it began with"
+        service.requests += 1
+        assert (await service.post()).word == (401, "rejected")
+        service.ingress.serve(old)
+        assert (await service.post()).word == (200, "delivered")
 
 
 async def test_no_payload_or_secret_is_logged(log: Log) -> None:

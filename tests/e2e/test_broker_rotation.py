@@ -38,6 +38,7 @@ class TwoBuses:
     """A gateway with a bus that wants a token, and another one that wants none."""
 
     def __init__(self, gateways: Start, new_nats: NewNats, directory: Path, workers: int) -> None:
+        self.workers = workers
         self.token = directory / "token"
         self.token.write_text(BEFORE)
         self.bus = new_nats(jetstream=False, options={"authorization": {"token": BEFORE}})
@@ -59,6 +60,15 @@ class TwoBuses:
             },
             workers,
         )
+
+    async def until_connected(self) -> int:
+        """Wait for every worker; give how many clients the other bus has seen by then."""
+
+        async def is_so() -> bool:
+            return connections(self.other) == 1 + self.workers  # 1: the test's own first look
+
+        await until(is_so, "every worker is connected")
+        return connections(self.other)
 
     def change_server(self) -> None:
         """Let the server take the new token only; it sends away who came with the old one."""
@@ -85,7 +95,7 @@ async def test_a_token_that_the_server_does_not_know_yet_costs_nothing(
     async with Client(buses.gateway) as client:
         await client.until_ready()
         await client.until_delivered()
-        other = connections(buses.other)
+        other = await buses.until_connected()
         replace(buses.token, AFTER)
 
         async def is_waiting() -> bool:
@@ -105,7 +115,7 @@ async def test_a_token_that_the_server_knows_first(
     buses = TwoBuses(gateways, new_nats, tmp_path, workers=1)
     async with Client(buses.gateway) as client:
         await client.until_ready()
-        other = connections(buses.other)
+        other = await buses.until_connected()
         buses.change_server()
         await client.until_ready("degraded")
         assert (await client.post()).word == (503, "failed")
