@@ -87,7 +87,7 @@ class Event(msgspec.Struct, frozen=True):
 def read_event(proof: Proven, body: bytes, sender: Sender, now: float) -> Event:
     """Read the event out of a proven body; `now` is Unix seconds. Raises `EventError`."""
     document = _parse(body)
-    event_type = _type(document, sender, len(body))
+    event_type = _type(document, sender)
     data = document.get("data")
     metadata = Metadata(
         id=proof.id,
@@ -140,9 +140,9 @@ def _parse(body: bytes) -> dict[str, Any]:
     return document
 
 
-def _type(document: dict[str, Any], sender: Sender, size: int) -> str | None:
+def _type(document: dict[str, Any], sender: Sender) -> str | None:
     try:
-        value = sender.type.evaluate(document, size)
+        value = sender.type.evaluate(document)
     except ExpressionError:
         value = None
     if type(value) is not str or not value:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from gateway import GatewayError
-from gateway.routing.expressions import Expression, ExpressionSyntaxError
+from gateway.routing.expressions import Expression, ExpressionSyntaxError, compiled
 from gateway.routing.match import Pattern
 from gateway.routing.table import Kind, Route, Table, Target
 from gateway.routing.template import Template, TemplateSyntaxError
@@ -63,10 +63,10 @@ def find_faults(config: GatewayConfig) -> tuple[Fault, ...]:
 def compile_expression(source: str, path: ConfigPath, faults: list[Fault]) -> Expression:
     """Compile one expression; on a fault note it and give the expression `@`."""
     try:
-        return Expression(source)
+        return compiled(source)
     except ExpressionSyntaxError as error:
         faults.append(Fault(path, str(error), error.offset))
-        return Expression("@")
+        return compiled("@")
 
 
 def _reserved(config: GatewayConfig) -> frozenset[tuple[str, str]]:

@@ -2,22 +2,30 @@
 
 The jmespath library parses and defines the meaning. Plain field paths, comparisons of one with
 a string, and `&&` and `||` of those become closures, some twenty times cheaper; a property
-test holds them to the library's answers. Everything else runs on the library's interpreter,
-which counts its steps: an expression is the operator's, but what it walks over is not.
+test holds them to the library's answers. Everything else runs on the library's interpreter with
+a budget: an expression is the operator's, but what it walks over is not.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any
 
 import jmespath
 from jmespath.exceptions import JMESPathError, ParseError
-from jmespath.visitor import TreeInterpreter
 
 from gateway import GatewayError
+from gateway.routing.interpreter import MAX_STEPS, BoundedInterpreter, ExceededError
 
-__all__ = ["Expression", "ExpressionError", "ExpressionSyntaxError", "is_true"]
+__all__ = [
+    "MAX_STEPS",
+    "Expression",
+    "ExpressionError",
+    "ExpressionSyntaxError",
+    "compiled",
+    "is_true",
+]
 
 Evaluate = Callable[[Any], Any]
 Node = Mapping[str, Any]
@@ -26,9 +34,7 @@ MAX_SOURCE = 1024
 """Characters of one expression."""
 MAX_DEPTH = 48
 """Levels of its syntax tree."""
-MAX_STEPS = 20_000
-"""Syntax nodes visited in one evaluation, function calls weighed by the size of the event."""
-_BYTES_PER_STEP = 1024
+_MAX_CACHED = 4096
 
 
 class ExpressionSyntaxError(GatewayError):
@@ -71,17 +77,16 @@ class Expression:
         """The dotted path, where the expression is nothing else."""
         self._evaluate = _closure(self._tree)
 
-    def evaluate(self, document: Mapping[str, Any], size: int = 0) -> Any:
+    def evaluate(self, document: Mapping[str, Any]) -> Any:
         """Return what the expression selects from `document`, `None` for nothing.
 
-        `size` is the event's size in bytes, by which function calls are weighed.
         Raises `ExpressionError`.
         """
         if self._evaluate is not None:
             return self._evaluate(document)
         try:
-            return _BoundedInterpreter(size).visit(self._tree, document)
-        except _ExceededError:
+            return BoundedInterpreter().visit(self._tree, document)
+        except ExceededError:
             raise ExpressionError(self.source, f"took more than {MAX_STEPS} steps") from None
         except JMESPathError as error:
             # The library's messages quote values of the event; its class says enough.
@@ -90,23 +95,10 @@ class Expression:
             raise ExpressionError(self.source, f"failed: {type(error).__name__}") from None
 
 
-class _ExceededError(GatewayError):
-    """Too many steps."""
-
-
-class _BoundedInterpreter(TreeInterpreter):
-    """The library's interpreter with a budget."""
-
-    def __init__(self, size: int) -> None:
-        super().__init__()
-        self._steps_left = MAX_STEPS
-        self._call_cost = 1 + size // _BYTES_PER_STEP
-
-    def visit(self, node: Any, *args: Any, **kwargs: Any) -> Any:
-        self._steps_left -= self._call_cost if node["type"] == "function_expression" else 1
-        if self._steps_left < 0:
-            raise _ExceededError
-        return super().visit(node, *args, **kwargs)
+@lru_cache(maxsize=_MAX_CACHED)
+def compiled(source: str) -> Expression:
+    """Compile, or give what was compiled of the same source. Raises `ExpressionSyntaxError`."""
+    return Expression(source)
 
 
 def _parse(source: str) -> Node:
@@ -135,7 +127,7 @@ def _problem(error: JMESPathError) -> str:
 
 def _children(node: Node) -> list[Node]:
     # A slice keeps bare numbers among its children.
-    return [child for child in node.get("children", ()) if isinstance(child, Mapping)]
+    return [child for child in node.get("children", ()) if isinstance(child, dict)]
 
 
 def _depth(tree: Node) -> int:

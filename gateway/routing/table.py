@@ -25,7 +25,7 @@ from gateway.routing.expressions import Expression, ExpressionError, is_true
 from gateway.routing.match import Pattern
 from gateway.routing.payload import Payload, RedactPath, render_payload
 from gateway.routing.routable import Routable
-from gateway.routing.template import Template
+from gateway.routing.template import Template, TextTooLongError
 
 __all__ = ["HEADROOM", "Kind", "Route", "Table", "Target"]
 
@@ -34,6 +34,7 @@ Kind = Literal["kafka", "nats"]
 HEADROOM = 8 * 1024
 """Bytes that key and headers of one record may have together, beside `max_body`."""
 
+_OVER = f"key and headers are over {HEADROOM} bytes"
 _MAX_DESTINATION: dict[Kind, int] = {"kafka": 249, "nats": 1024}
 _MAX_CACHED = 4096
 _NOTHING: Mapping[str, Any] = {}
@@ -157,7 +158,7 @@ class Table:
     ) -> None:
         scope = _scope(event, route.name) if route.reads_event else _NOTHING
         try:
-            if route.when is not None and not is_true(route.when.evaluate(scope, len(event.body))):
+            if route.when is not None and not is_true(route.when.evaluate(scope)):
                 return
         except ExpressionError as error:
             why = str(error)
@@ -168,6 +169,10 @@ class Table:
                 rendering = _render(target, event, scope)
             except ExpressionError as error:
                 refusals.append(_refusal(route, target, "expression", str(error)))
+                continue
+            except TextTooLongError:
+                destination = _destination(target, scope)
+                refusals.append(_too_large((route.name,), target.broker, destination, _OVER))
                 continue
             fault = None if target.destination.is_literal else self._fault(target, rendering)
             if fault is not None:
@@ -202,33 +207,36 @@ def _refusal(route: Route, target: Target, reason: str, why: str) -> Refusal:
 
 
 def _render(target: Target, event: Routable, scope: Mapping[str, Any]) -> _Rendering:
-    size = len(event.body)
-    destination = target.destination
-    key = target.key.text(scope, size) if target.key is not None else ""
+    destination = _destination(target, scope)
+    key = target.key.text(scope) if target.key is not None else ""
     return _Rendering(
         broker=target.broker,
         kind=target.kind,
-        destination=destination.prefix
-        if destination.is_literal
-        else destination.destination(scope, size),
+        destination=destination,
         key=key or event.key,
         payload=target.payload,
         redact=target.redact,
-        headers=tuple((name, value.header(scope, size)) for name, value in target.headers)
+        headers=tuple((name, value.header(scope)) for name, value in target.headers)
         if target.headers
         else (),
     )
 
 
+def _destination(target: Target, scope: Mapping[str, Any]) -> str:
+    template = target.destination
+    return template.prefix if template.is_literal else template.destination(scope)
+
+
 def _build(rendering: _Rendering, routes: tuple[str, ...], event: Routable) -> Assignment | Refusal:
     headers = _headers(rendering, event.metadata, ",".join(routes))
     if _bytes(rendering.key + "".join(map("".join, headers))) > HEADROOM:
-        return _too_large(rendering, routes, f"key and headers are over {HEADROOM} bytes")
+        return _too_large(routes, rendering.broker, rendering.destination, _OVER)
     try:
         value = render_payload(event, rendering.payload, rendering.redact, rendering.key)
     except RecursionError:
         # What could just be decoded may be too deep for the encoder.
-        return _too_large(rendering, routes, "nested too deeply to be encoded anew")
+        why = "nested too deeply to be encoded anew"
+        return _too_large(routes, rendering.broker, rendering.destination, why)
     message = Message(
         destination=rendering.destination,
         value=value,
@@ -243,8 +251,8 @@ def _bytes(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
 
 
-def _too_large(rendering: _Rendering, routes: tuple[str, ...], detail: str) -> Refusal:
-    return Refusal(routes, rendering.broker, rendering.destination, "too_large", detail)
+def _too_large(routes: tuple[str, ...], broker: str, destination: str, detail: str) -> Refusal:
+    return Refusal(routes, broker, destination, "too_large", detail)
 
 
 def _headers(rendering: _Rendering, metadata: Metadata, routes: str) -> Headers:

@@ -10,20 +10,41 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from gateway import GatewayError
 from gateway.metadata import clean_header
-from gateway.routing.expressions import Expression, ExpressionError, ExpressionSyntaxError
+from gateway.routing.expressions import (
+    Expression,
+    ExpressionError,
+    ExpressionSyntaxError,
+    compiled,
+)
+from gateway.routing.interpreter import weigh
 
-__all__ = ["Template", "TemplateSyntaxError", "sanitise", "sanitise_type"]
+__all__ = [
+    "MAX_TEXT",
+    "Template",
+    "TemplateSyntaxError",
+    "TextTooLongError",
+    "sanitise",
+    "sanitise_type",
+]
+
+MAX_TEMPLATE = 8 * 1024
+"""Characters of a template; a longer literal could be in no record."""
+MAX_TEXT = 8 * 1024
+"""Characters of a key or header value: more than all of a record's together may have."""
+_MAX_DESTINATION = 1024
+"""Characters; NATS takes no longer subject, Kafka's topics are far shorter."""
 
 _MAX_VALUE = 128
 """Characters that one placeholder may put into a destination."""
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9_-]")
 _UNSAFE_TYPE = re.compile(r"[^A-Za-z0-9._-]")
+_BRACE = re.compile(r"\{\{|\{|\}\}")
 _EMPTY_TOKEN = re.compile(r"^\.|\.(?=\.)|\.$")
 # A value that looks as if it had been changed or shortened: unmarked, it could be written to
 # meet another value's token.
@@ -38,6 +59,13 @@ class TemplateSyntaxError(GatewayError):
         self.problem = problem
         self.offset = offset
         super().__init__(problem)
+
+
+class TextTooLongError(GatewayError):
+    """A key or header value that no record has room for."""
+
+    def __init__(self) -> None:
+        super().__init__(f"a key or header value is over {MAX_TEXT} characters")
 
 
 class Template:
@@ -59,29 +87,42 @@ class Template:
         )
         """Every field name that its expressions read."""
 
-    def destination(self, scope: Mapping[str, Any], size: int) -> str:
+    def destination(self, scope: Mapping[str, Any]) -> str:
         """Render a topic or subject; each value is sanitised.
 
+        What is longer than any broker takes is not rendered to its end.
         Raises `ExpressionError`, also for a value that is null, empty, or not a scalar.
         """
-        return "".join(
-            part if isinstance(part, str) else _destination_value(part, scope, size)
-            for part in self._parts
-        )
+        rendered = ""
+        for part in self._parts:
+            rendered += part if isinstance(part, str) else _destination_value(part, scope)
+            if len(rendered) > _MAX_DESTINATION:
+                break
+        return rendered
 
-    def text(self, scope: Mapping[str, Any], size: int) -> str:
+    def text(self, scope: Mapping[str, Any]) -> str:
         """Render a key, verbatim: null gives nothing, a list or object its compact JSON.
 
-        Raises `ExpressionError`.
+        Raises `ExpressionError` and `TextTooLongError`.
         """
-        return "".join(
-            part if isinstance(part, str) else _text_of(part, part.evaluate(scope, size))
-            for part in self._parts
-        )
+        return self._render(scope, _verbatim)
 
-    def header(self, scope: Mapping[str, Any], size: int) -> str:
+    def header(self, scope: Mapping[str, Any]) -> str:
         """Render a header value: as `text`, without control characters."""
-        return clean_header(self.text(scope, size))
+        return self._render(scope, clean_header)
+
+    def _render(self, scope: Mapping[str, Any], clean: Callable[[str], str]) -> str:
+        rendered = ""
+        for part in self._parts:
+            text = part if isinstance(part, str) else _text_of(part, part.evaluate(scope))
+            rendered += clean(text)
+            if len(rendered) > MAX_TEXT:
+                raise TextTooLongError
+        return rendered
+
+
+def _verbatim(text: str) -> str:
+    return text
 
 
 def sanitise(value: str) -> str:
@@ -90,23 +131,24 @@ def sanitise(value: str) -> str:
     A changed or shortened value gets `-` and 8 hex digits of its SHA-256, and so does one that
     looks as if it had them already.
     """
-    return _mark(value, _UNSAFE.sub("_", value))
+    return _mark(value, _UNSAFE.sub("_", value[: _MAX_VALUE + 1]))
 
 
 def sanitise_type(value: str) -> str:
     """As `sanitise`, but the dots of an event type stay, unless one would end an empty token."""
-    return _mark(value, _EMPTY_TOKEN.sub("_", _UNSAFE_TYPE.sub("_", value)))
+    return _mark(value, _EMPTY_TOKEN.sub("_", _UNSAFE_TYPE.sub("_", value[: _MAX_VALUE + 1])))
 
 
 def _mark(value: str, safe: str) -> str:
+    """`safe` need not go on where it will be cut."""
     if safe == value and len(value) <= _MAX_VALUE and not _LIKE_MARKED(value):
         return value
     digest = hashlib.sha256(value.encode("utf-8", "surrogatepass")).hexdigest()[:8]
     return f"{safe[: _MAX_VALUE - 9].rstrip('.')}-{digest}"
 
 
-def _destination_value(part: Expression, scope: Mapping[str, Any], size: int) -> str:
-    value = part.evaluate(scope, size)
+def _destination_value(part: Expression, scope: Mapping[str, Any]) -> str:
+    value = part.evaluate(scope)
     if value is None or value == "":
         raise ExpressionError(part.source, "gave nothing for a destination")
     if isinstance(value, dict | list):
@@ -118,6 +160,10 @@ def _destination_value(part: Expression, scope: Mapping[str, Any], size: int) ->
 def _text_of(part: Expression, value: object) -> str:
     if value is None:
         return ""
+    # No value's JSON is shorter than a sixteenth of its weight. What is shared is written out as
+    # often as it is there, so this must be known before.
+    if isinstance(value, dict | list) and weigh(value, 16 * MAX_TEXT) > 16 * MAX_TEXT:
+        raise TextTooLongError
     try:
         text = value if isinstance(value, str) else _json(value)
         if not text.isascii():
@@ -133,22 +179,26 @@ def _json(value: object) -> str:
 
 
 def _parse(source: str) -> tuple[str | Expression, ...]:
+    if len(source) > MAX_TEMPLATE:
+        problem = f"longer than {MAX_TEMPLATE} characters"
+        raise TemplateSyntaxError(source, problem, 0)
     parts: list[str | Expression] = []
     literal, at = "", 0
     while at < len(source):
-        if source[at] != "{":
-            literal += source[at]
-            at += 2 if source.startswith("}}", at) else 1
+        brace = _BRACE.search(source, at)
+        if brace is None:
+            literal += source[at:]
+            break
+        literal += source[at : brace.start()]
+        at = brace.end()
+        if brace[0] != "{":
+            literal += brace[0][0]
             continue
-        if source.startswith("{{", at):
-            literal += "{"
-            at += 2
-            continue
-        end = _closing_brace(source, at)
+        end = _closing_brace(source, brace.start())
         if literal:
             parts.append(literal)
             literal = ""
-        parts.append(_compile(source, at + 1, end))
+        parts.append(_compile(source, at, end))
         at = end + 1
     if literal:
         parts.append(literal)
@@ -180,6 +230,6 @@ def _compile(source: str, start: int, end: int) -> Expression:
     if not text:
         raise TemplateSyntaxError(source, "`{}` holds no expression", start)
     try:
-        return Expression(text.rstrip())
+        return compiled(text.rstrip())
     except ExpressionSyntaxError as error:
         raise TemplateSyntaxError(source, str(error), end - len(text) + error.offset) from None

@@ -29,11 +29,11 @@ SCOPE: dict[str, Any] = {
 
 
 def text(source: str, scope: dict[str, Any] = SCOPE) -> str:
-    return Template(source).text(scope, 0)
+    return Template(source).text(scope)
 
 
 def destination(source: str, scope: dict[str, Any] = SCOPE) -> str:
-    return Template(source).destination(scope, 0)
+    return Template(source).destination(scope)
 
 
 @pytest.mark.parametrize(
@@ -217,7 +217,7 @@ def test_no_value_leaves_its_prefix(value: Any, event_type: str) -> None:
     for source in ("clerk.{data.id}", "clerk-{type}.end", "clerk_{data.id}.{type}"):
         template = Template(source)
         try:
-            rendered = template.destination(scope, 0)
+            rendered = template.destination(scope)
         except ExpressionError:
             assert "" in (value, event_type)
             continue
@@ -263,8 +263,8 @@ def test_what_has_no_text(expression: str) -> None:
 def test_keys_are_verbatim_and_headers_lose_control_characters() -> None:
     scope = {"data": {"id": "a\r\nb: é *"}}
     template = Template("<{data.id}>")
-    assert template.text(scope, 0) == "<a\r\nb: é *>"
-    assert template.header(scope, 0) == "<ab: é *>"
+    assert template.text(scope) == "<a\r\nb: é *>"
+    assert template.header(scope) == "<ab: é *>"
 
 
 @given(st.text(max_size=30) | st.text(st.sampled_from("{}a.'\"`\\ "), max_size=12))
@@ -282,4 +282,4 @@ def test_any_text_is_a_template_or_a_syntax_error(source: str) -> None:
 def test_escaping_braces_makes_any_text_literal(value: str) -> None:
     template = Template(value.replace("{", "{{").replace("}", "}}"))
     assert template.is_literal
-    assert template.text({}, 0) == value
+    assert template.text({}) == value

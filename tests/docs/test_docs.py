@@ -196,7 +196,7 @@ def test_what_is_sanitised_is_what_the_page_says() -> None:
         scope: Mapping[str, Any] = (
             {path[0]: value} if len(path) == 1 else {path[0]: {path[1]: value}}
         )
-        assert Template(template).destination(scope, 0) == expected
+        assert Template(template).destination(scope) == expected
 
 
 def test_the_answers_on_the_page_are_json_with_the_contracts_fields() -> None:
