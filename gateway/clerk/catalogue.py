@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Final
 
@@ -207,6 +208,7 @@ def _by_lower_case() -> dict[str, str]:
 _KNOWN: Final = _by_lower_case()
 
 
+@lru_cache(maxsize=1024)
 def did_you_mean(name: str) -> str | None:
     """Return the known type, or `prefix.*`, that is close to `name` and not the same.
 

@@ -9,6 +9,7 @@ import click
 
 from gateway.app import Blueprint, draw, load
 from gateway.config import LoadedConfig
+from gateway.config.problems import render
 from gateway.observability.logs import configure
 
 __all__ = ["load_blueprint", "print_warnings"]
@@ -28,5 +29,5 @@ def load_blueprint(path: Path) -> Blueprint:
 
 def print_warnings(loaded: LoadedConfig) -> None:
     """Tell on standard error what is odd in a config that works."""
-    for warning in loaded.warnings:
-        click.echo(warning.render(loaded.path), err=True)
+    for line in render(loaded.path, loaded.warnings):
+        click.echo(line, err=True)

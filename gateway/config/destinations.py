@@ -13,6 +13,7 @@ __all__ = ["literal_beginning", "subject_problem", "template_problem", "topic_pr
 _MAX_TOPIC: Final = 249
 _MAX_SUBJECT: Final = 1024
 _TOPIC: Final = re.compile(r"[A-Za-z0-9._-]*")
+_PLACEHOLDER: Final = re.compile(r"(?:[^{]|\{\{)*+\{")
 _BLANK: Final = re.compile(r"[\s\x00-\x1f\x7f]")
 
 
@@ -21,15 +22,9 @@ def literal_beginning(template: str) -> tuple[str, bool]:
 
     `{{` and `}}` stand for one brace, as in `gateway.routing.template`.
     """
-    literal, at = "", 0
-    while at < len(template):
-        char = template[at]
-        doubled = template[at : at + 2] in {"{{", "}}"}
-        if char == "{" and not doubled:
-            return literal, False
-        literal += char
-        at += 2 if doubled else 1
-    return literal, True
+    placeholder = _PLACEHOLDER.match(template)
+    end = len(template) if placeholder is None else placeholder.end() - 1
+    return template[:end].replace("{{", "{").replace("}}", "}"), placeholder is None
 
 
 def topic_problem(topic: str) -> str | None:

@@ -1,11 +1,10 @@
 """From YAML text to plain values with positions, without YAML 1.1's surprises.
 
-The parser is PyYAML's, in Python: its C twin counts columns differently and cannot be bounded.
-What a plain scalar means is decided here, after the YAML 1.2 core schema: `true` and `false` are
-the booleans, decimal numbers the numbers, and everything else is text: `12:30`, `010`, `0x1F`,
-`2026-01-01`. Plain `yes`, `no`, `on`, `off`, `y` and `n` are errors, because YAML 1.1 and 1.2
-disagree on them. So are duplicate keys, keys that are not text, tags, and the merge key `<<`
-(YAML 1.2 dropped it); anchors and aliases of whole values work.
+`composition` parses; what a plain scalar means is decided here, after the YAML 1.2 core schema:
+`true` and `false` are the booleans, decimal numbers the numbers, and everything else is text:
+`12:30`, `010`, `0x1F`, `2026-01-01`. Plain `yes`, `no`, `on`, `off`, `y` and `n` are errors,
+because YAML 1.1 and 1.2 disagree on them. So are duplicate keys, keys that are not text, tags, and
+the merge key `<<` (YAML 1.2 dropped it); anchors and aliases of whole values work.
 """
 
 from __future__ import annotations
@@ -14,11 +13,12 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-import yaml
-
+from gateway import GatewayError
+from gateway.config.composition import MAX_DEPTH, MAX_NODES, Node, compose
 from gateway.config.interpolation import Interpolated, Interpolator
 from gateway.config.names import quoted_key
 from gateway.config.problems import (
+    MAX_PROBLEMS,
     ConfigError,
     DocumentPath,
     LineIndex,
@@ -26,13 +26,12 @@ from gateway.config.problems import (
     Positions,
     Problem,
 )
+from gateway.config.syntax import SyntaxFault
 
 __all__ = ["Document", "read_document"]
 
-MAX_DEPTH: Final = 32
-"""Levels of mappings and lists."""
-MAX_NODES: Final = 100_000
-"""Keys and values, each alias counted as what it stands for."""
+MAX_TEXT: Final = 4 * 1024 * 1024
+"""Characters of all keys and values, each alias counted as what it stands for."""
 
 _NULLS: Final = frozenset({"", "~", "null", "Null", "NULL"})
 _BOOLEANS: Final = {
@@ -47,7 +46,6 @@ _DISPUTED: Final = re.compile(r"y|Y|yes|Yes|YES|on|On|ON|n|N|no|No|NO|off|Off|OF
 _MEANS_TRUE: Final = frozenset({"y", "yes", "on"})
 _INT: Final = re.compile(r"[+-]?(?:0|[1-9][0-9]{0,17})")
 _FLOAT: Final = re.compile(r"[+-]?(?:0|[1-9][0-9]{0,17})\.[0-9]{1,18}")
-_SURROGATE: Final = re.compile(r"[\ud800-\udfff]")
 _KINDS: Final = {
     "int": "a number",
     "float": "a number",
@@ -70,58 +68,24 @@ class Document:
 def read_document(text: str, name: str, interpolator: Interpolator) -> Document:
     """Parse and interpolate. Raises `ConfigError` where the text is not one YAML document.
 
-    Everything else that is wrong is in the document's problems.
+    Everything else that is wrong is in the document's problems; from `MAX_PROBLEMS` on they are
+    raised as well, and what follows is not looked at.
     """
     lines = LineIndex(text)
+    builder = _Builder(text, lines, interpolator)
     try:
-        root = _compose(text)
-        if root is None:
-            raise yaml.MarkedYAMLError(problem="the file is empty; `gateway init` writes one")
-        builder = _Builder(text, lines, interpolator)
-        value = builder.build(root, (), 1)
-    except yaml.YAMLError as error:
-        raise ConfigError(name, (_syntax_problem(error, text, lines),)) from None
-    except (ValueError, OverflowError):
-        # PyYAML lets these escape: `"\UFFFFFFFF"`, or a directive with a number of 5000 digits.
-        problem = Problem("error", (), 1, 1, "not YAML: a character or number that cannot be")
+        value = builder.build(compose(text), (), 1)
+    except SyntaxFault as fault:
+        problem = Problem("error", (), *lines.position(fault.index), fault.problem)
         raise ConfigError(name, (problem,)) from None
+    except _TooManyProblemsError:
+        raise ConfigError(name, builder.problems) from None
     positions = Positions(builder.values, builder.keys, frozenset(builder.interpolated))
     return Document(value, positions, tuple(builder.problems), frozenset(builder.failed))
 
 
-class _Loader(yaml.SafeLoader):
-    """PyYAML's composer with bounds, and without tags."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(text)
-        self._depth = 0
-        self._count = 0
-
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        event = self.peek_event()  # type: ignore[no-untyped-call]  # the stubs leave it out
-        if getattr(event, "tag", None) is not None:
-            raise _refusal("tags such as !name are not used here; remove it", event.start_mark)
-        self._count += 1
-        self._depth += 1
-        if self._depth > MAX_DEPTH:
-            raise _refusal(f"nested more than {MAX_DEPTH} levels deep", event.start_mark)
-        if self._count > MAX_NODES:
-            raise _refusal(f"more than {MAX_NODES} keys and values", event.start_mark)
-        node = super().compose_node(parent, index)
-        self._depth -= 1
-        return node
-
-
-def _compose(text: str) -> yaml.Node | None:
-    loader = _Loader(text)
-    try:
-        return loader.get_single_node()
-    finally:
-        loader.dispose()
-
-
-def _refusal(problem: str, mark: Any) -> yaml.MarkedYAMLError:
-    return yaml.MarkedYAMLError(problem=problem, problem_mark=mark)
+class _TooManyProblemsError(GatewayError):
+    """The builder has enough."""
 
 
 class _Builder:
@@ -137,23 +101,39 @@ class _Builder:
         self._lines = lines
         self._interpolator = interpolator
         self._count = 0
+        self._characters = 0
 
-    def build(self, node: yaml.Node, path: DocumentPath, depth: int) -> Any:
-        """Make the value of `node`. Raises `yaml.MarkedYAMLError` when a bound is passed."""
+    def build(self, node: Node, path: DocumentPath, depth: int) -> Any:
+        """Make the value of `node`. Raises `SyntaxFault` when a bound is passed."""
         self._count += 1
         if depth > MAX_DEPTH or self._count > MAX_NODES:
-            problem = f"aliases make this more than {MAX_DEPTH} levels or {MAX_NODES} values"
-            raise _refusal(problem, node.start_mark)
-        self.values[path] = self._position(node)
-        if isinstance(node, yaml.ScalarNode):
+            raise self._overgrown(node)
+        if node.kind == "scalar":
+            self._weigh(node)
+            self.values[path] = self._position(node)
             return self._scalar(node, path)
-        if isinstance(node, yaml.SequenceNode):
+        self.values[path] = self._position(node)
+        if node.kind == "list":
             return [
                 self.build(child, (*path, at), depth + 1) for at, child in enumerate(node.value)
             ]
         return self._mapping(node, path, depth)
 
-    def _mapping(self, node: yaml.Node, path: DocumentPath, depth: int) -> dict[str, Any]:
+    def _weigh(self, node: Node) -> None:
+        """Count a scalar's text before anything looks through it."""
+        self._characters += len(node.value)
+        if self._characters > MAX_TEXT:
+            raise self._overgrown(node)
+
+    def _overgrown(self, node: Node) -> SyntaxFault:
+        # Without aliases the file itself is too small for this.
+        return SyntaxFault(
+            f"aliases make this more than {MAX_DEPTH} levels, {MAX_NODES} values or"
+            f" {MAX_TEXT // 1024**2} MiB of text",
+            node.start,
+        )
+
+    def _mapping(self, node: Node, path: DocumentPath, depth: int) -> dict[str, Any]:
         built: dict[str, Any] = {}
         for key_node, value_node in node.value:
             key = self._key(key_node, path)
@@ -173,22 +153,21 @@ class _Builder:
             built[key] = self.build(value_node, (*path, key), depth + 1)
         return built
 
-    def _key(self, node: yaml.Node, path: DocumentPath) -> str | None:
+    def _key(self, node: Node, path: DocumentPath) -> str | None:
         """Give the key, or note why there is none."""
+        if node.kind == "scalar":
+            self._weigh(node)
         problem = _key_problem(node)
         if problem is None:
             return str(node.value)
         self._problem(path, self._position(node), problem)
         return None
 
-    def _scalar(self, node: yaml.ScalarNode, path: DocumentPath) -> Any:
+    def _scalar(self, node: Node, path: DocumentPath) -> Any:
         text = str(node.value)
-        if _SURROGATE.search(text):
-            self._fail(path, "holds half of a character pair; write the character itself")
-            return ""
         if "$" in text:
             return self._expanded(text, path)
-        if node.style is not None:
+        if node.style:
             return text
         if _DISPUTED.fullmatch(text):
             boolean = "true" if text.lower() in _MEANS_TRUE else "false"
@@ -219,29 +198,28 @@ class _Builder:
 
     def _problem(self, path: DocumentPath, at: Position, message: str) -> None:
         self.problems.append(Problem("error", path, at.line, at.col, message))
+        if len(self.problems) >= MAX_PROBLEMS:
+            raise _TooManyProblemsError
 
     def _offset(self, path: DocumentPath, offset: int) -> Position:
         at = self.values[path]
         return at if at.text_col is None else Position(at.line, at.text_col + offset)
 
-    def _position(self, node: yaml.Node) -> Position:
-        start, end = node.start_mark.index, node.end_mark.index
-        line, col = self._lines.position(start)
-        if not isinstance(node, yaml.ScalarNode):
+    def _position(self, node: Node) -> Position:
+        line, col = self._lines.position(node.start)
+        if node.kind != "scalar":
             return Position(line, col)
-        quote = 0 if node.style is None else 1
-        raw = self._text[start + quote : end - quote]
+        quote = 1 if node.style else 0
+        raw = self._text[node.start + quote : node.end - quote]
         exact = raw == node.value and "\n" not in raw
         return Position(line, col, col + quote if exact else None)
 
 
-def _key_problem(node: yaml.Node) -> str | None:
-    if not isinstance(node, yaml.ScalarNode):
+def _key_problem(node: Node) -> str | None:
+    if node.kind != "scalar":
         return "a key must be text, not a list or a mapping"
     text = str(node.value)
-    if _SURROGATE.search(text):
-        return "the key holds half of a character pair"
-    return None if node.style is not None else _plain_key_problem(text)
+    return None if node.style else _plain_key_problem(text)
 
 
 def _plain_key_problem(text: str) -> str | None:
@@ -264,61 +242,3 @@ def _core(text: str) -> str | int | float | bool | None:
     if _INT.fullmatch(text):
         return int(text)
     return float(text) if _FLOAT.fullmatch(text) else text
-
-
-_WORDS: Final = (
-    (
-        "mapping values are not allowed here",
-        "a colon where none can be; indent this line like its neighbours, or quote the text",
-    ),
-    ("found character '\\t'", "a tab; indent with spaces"),
-    ("found character '%", "a value cannot begin with %; quote it"),
-    ("found character '@", "a value cannot begin with @; quote it"),
-    ("found character '`", "a value cannot begin with a backquote; quote it"),
-    ("could not find expected ':'", "a key without its colon; write `key: value`"),
-    ("but found another document", "a second document; a config file has one, remove the ---"),
-    ("found undefined alias", "an alias of nothing; quote a value that begins with *"),
-    ("second occurrence", "an anchor that is here twice; give it another name"),
-    ("found unknown escape", "an unknown escape; write \\\\ for a backslash between double quotes"),
-    ("found unexpected end of stream", "a quote that is not closed"),
-    ("sequence entries are not allowed", "a list entry where none can be; begin it on a new line"),
-)
-_BEGAN_EARLIER: Final = ("could not find expected ':'", "found unexpected end of stream")
-"""Where the parser noticed these is of no use; where the text began is."""
-_QUOTED: Final = re.compile(r"""'[^']*'|"[^"]*\"""")
-
-
-def _syntax_problem(error: yaml.YAMLError, text: str, lines: LineIndex) -> Problem:
-    """Say a parser's error in plain words. PyYAML's own `str` would quote the line."""
-    if isinstance(error, yaml.reader.ReaderError):
-        line, col = lines.position(error.position)
-        message = "a control character that YAML does not allow; remove it"
-        return Problem("error", (), line, col, message)
-    problem = str(getattr(error, "problem", None) or "not YAML")
-    marks = [getattr(error, name, None) for name in ("problem_mark", "context_mark")]
-    if problem.startswith(_BEGAN_EARLIER):
-        marks.reverse()
-    mark = marks[0] or marks[1]
-    line, col = lines.position(mark.index) if mark is not None else (1, 1)
-    message = _in_words(problem)
-    if "${" in _line(text, line) and "quote" not in message:
-        message += "; a value with ${…} may need quotes"
-    return Problem("error", (), line, col, message)
-
-
-def _in_words(problem: str) -> str:
-    for beginning, words in _WORDS:
-        if problem.startswith(beginning):
-            return words
-    return _QUOTED.sub(_known_quote, problem)
-
-
-def _known_quote(match: re.Match[str]) -> str:
-    """Keep a single character and the name of a token: PyYAML may also quote part of a value."""
-    quoted = match[0]
-    return quoted if len(quoted) == 3 or quoted.startswith("'<") else "some text"
-
-
-def _line(text: str, number: int) -> str:
-    lines = text.splitlines()
-    return lines[number - 1] if number <= len(lines) else ""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
+from gateway.config.names import Suggester
 from gateway.config.problems import DocumentPath, Positions
 
 __all__ = ["Finding", "View"]
@@ -28,6 +29,7 @@ class View:
     positions: Positions
     allow_missing_servers: bool = False
     """A broker without `servers` is served by the embedded one of `gateway dev`."""
+    suggester: Suggester = field(default_factory=Suggester)
 
     def show(self, path: DocumentPath, value: str) -> str:
         """Quote a value, unless it came from `${…}`."""

@@ -24,6 +24,9 @@ __all__ = ["Expansion", "Fault", "Interpolated", "Interpolator"]
 MAX_TOTAL: Final = 4 * 1024 * 1024
 """Characters that all values together may bring in."""
 
+_MAX_FAULTS: Final = 20
+"""Told of one value."""
+
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SURROGATE: Final = re.compile(r"[\ud800-\udfff]")
 _SYNTAX: Final = "write ${NAME}, ${NAME:-default}, ${NAME:?message} or ${file:/path}; $$ is one $"
@@ -89,6 +92,8 @@ class Interpolator:
                 continue
             interpolated = True
             end = _closing_brace(source, dollar + 1)
+            if len(faults) >= _MAX_FAULTS:
+                return Expansion("", tuple(faults))
             if end < 0:
                 faults.append(Fault(dollar, "${ is not closed; write ${NAME}, or $${ for the text"))
                 return Expansion("", tuple(faults))

@@ -16,7 +16,14 @@ from gateway.config.findings import Finding, View
 from gateway.config.interpolation import Interpolator
 from gateway.config.misplaced import without_secrets
 from gateway.config.models import GatewayConfig
-from gateway.config.problems import ConfigError, DocumentPath, LineIndex, Positions, Problem
+from gateway.config.problems import (
+    MAX_PROBLEMS,
+    ConfigError,
+    DocumentPath,
+    LineIndex,
+    Positions,
+    Problem,
+)
 from gateway.config.repair import Repairs, repair
 from gateway.config.rules import check
 from gateway.config.validation import validate
@@ -154,7 +161,7 @@ def _examine(
     """Give the config, or what could be saved of it, and all problems in order."""
     problems = list(document.problems)
     repairs = Repairs(document.failed)
-    result = validate(document.value)
+    result = validate(document.value, view.suggester)
     config: GatewayConfig | None
     if isinstance(result, GatewayConfig):
         config = result
@@ -166,11 +173,22 @@ def _examine(
                 problems.append(Problem("error", path, at.line, at.col, fault.message))
         config = repair(document.value, result, repairs)
     if config is not None:
-        problems += _cross_check(config, view, checks, repairs)
+        problems += _limited(_cross_check(config, view, checks, repairs))
     # Through an alias one place in the file can be wrong several times in the same way.
     told = (replace(one, message=without_secrets(one.message)) for one in problems)
     unique = {(problem.line, problem.col, problem.message): problem for problem in told}
     return config, sorted(unique.values(), key=lambda problem: (problem.line, problem.col))
+
+
+def _limited(problems: Iterable[Problem]) -> Iterator[Problem]:
+    """End after so many errors, and leave out the warnings after as many of them."""
+    count = {"error": 0, "warning": 0}
+    for problem in problems:
+        count[problem.severity] += 1
+        if count[problem.severity] <= MAX_PROBLEMS:
+            yield problem
+        if count["error"] >= MAX_PROBLEMS:
+            return
 
 
 def _cross_check(

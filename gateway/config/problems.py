@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from gateway import GatewayError
 
-__all__ = ["ConfigError", "DocumentPath", "LineIndex", "Position", "Positions", "Problem"]
+__all__ = [
+    "MAX_PROBLEMS",
+    "ConfigError",
+    "DocumentPath",
+    "LineIndex",
+    "Position",
+    "Positions",
+    "Problem",
+    "render",
+]
+
+MAX_PROBLEMS: Final = 1000
+"""Where the search for errors ends, and as many warnings are kept."""
+_MAX_SHOWN: Final = 100
+_MAX_MESSAGE: Final = 1000
+"""Characters of a message, which may quote a key or a name of any length."""
+_LINE_END: Final = re.compile("\r\n?|\n")
 
 DocumentPath = tuple[str | int, ...]
 """The way to a value: `("routes", 0, "when")`."""
@@ -44,7 +61,20 @@ class Problem:
         """Give `file:line:col: message`, which editors and terminals make clickable."""
         place = f"{file}:{self.line}:{self.col}" if self.line else file
         warning = "warning: " if self.severity == "warning" else ""
-        return f"{place}: {warning}{self.message}"
+        message = self.message
+        if len(message) > _MAX_MESSAGE:
+            message = f"{message[:_MAX_MESSAGE]}…"
+        return f"{place}: {warning}{message}"
+
+
+def render(file: str, problems: Sequence[Problem]) -> list[str]:
+    """Give a line for each of the first hundred problems, and one that counts the others."""
+    lines = [problem.render(file) for problem in problems[:_MAX_SHOWN]]
+    more = len(problems) - _MAX_SHOWN
+    if more > 0:
+        least = "at least " if len(problems) >= MAX_PROBLEMS else ""
+        lines.append(f"{file}: and {least}{more} more")
+    return lines
 
 
 class ConfigError(GatewayError):
@@ -55,7 +85,7 @@ class ConfigError(GatewayError):
         """The file's name, as it was given."""
         self.problems = tuple(sorted(problems, key=_place))
         """Errors, and the warnings that were found beside them."""
-        super().__init__("\n".join(problem.render(path) for problem in self.problems))
+        super().__init__("\n".join(render(path, self.problems)))
 
 
 def _place(problem: Problem) -> tuple[int, int]:
@@ -65,7 +95,7 @@ def _place(problem: Problem) -> tuple[int, int]:
 class Positions:
     """Where each key and value of a document is. Immutable; holds no values."""
 
-    __slots__ = ("_interpolated", "_keys", "_values")
+    __slots__ = ("_interpolated", "_keys", "_names", "_values")
 
     def __init__(
         self,
@@ -76,6 +106,9 @@ class Positions:
         self._values = dict(values)
         self._keys = dict(keys)
         self._interpolated = interpolated
+        self._names: dict[DocumentPath, list[str]] = {}
+        for *parent, name in self._keys:
+            self._names.setdefault(tuple(parent), []).append(str(name))
 
     def __contains__(self, path: DocumentPath) -> bool:
         return path in self._values
@@ -94,8 +127,7 @@ class Positions:
 
     def names(self, path: DocumentPath) -> tuple[str, ...]:
         """Give the keys of the mapping at `path`, in file order."""
-        length = len(path) + 1
-        return tuple(str(key[-1]) for key in self._keys if len(key) == length and key[:-1] == path)
+        return tuple(self._names.get(path, ()))
 
     def is_interpolated(self, path: DocumentPath) -> bool:
         """Tell whether the value, or what it is a part of, came from `${…}`: do not print it."""
@@ -108,10 +140,7 @@ class LineIndex:
     __slots__ = ("_starts",)
 
     def __init__(self, text: str) -> None:
-        self._starts = [0]
-        for at, char in enumerate(text):
-            if char == "\n" or (char == "\r" and text[at + 1 : at + 2] != "\n"):
-                self._starts.append(at + 1)
+        self._starts = [0, *(end.end() for end in _LINE_END.finditer(text))]
 
     def position(self, index: int) -> tuple[int, int]:
         """Give (line, column) of the character at `index`."""

@@ -11,7 +11,8 @@ from copy import deepcopy
 from typing import Any, Final
 
 from gateway.config.models import GatewayConfig
-from gateway.config.problems import DocumentPath
+from gateway.config.names import Suggester
+from gateway.config.problems import MAX_PROBLEMS, DocumentPath
 from gateway.config.validation import Fault, validate
 
 __all__ = ["STAND_INS", "Repairs", "repair"]
@@ -59,7 +60,12 @@ class Repairs:
 
 
 def repair(value: Any, faults: tuple[Fault, ...], repairs: Repairs) -> GatewayConfig | None:
-    """Replace what is faulty until the rest is valid; None where too little remains."""
+    """Replace what is faulty until the rest is valid; None where too little remains.
+
+    That is so too where there are `MAX_PROBLEMS` of them: there may be more that are not known.
+    """
+    if len(faults) >= MAX_PROBLEMS:
+        return None
     value = deepcopy(value)
     for _ in range(_MAX_ROUNDS):
         if not isinstance(value, dict):
@@ -67,7 +73,7 @@ def repair(value: Any, faults: tuple[Fault, ...], repairs: Repairs) -> GatewayCo
         for fault in faults:
             repairs.add(fault.place.path)
             repairs.add(_replace(value, fault))
-        result = validate(value)
+        result = validate(value, Suggester(0))
         if isinstance(result, GatewayConfig):
             return result
         faults = result

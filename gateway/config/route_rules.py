@@ -6,10 +6,10 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from gateway.clerk.catalogue import did_you_mean
+from gateway.clerk.catalogue import CATALOGUE, did_you_mean
 from gateway.config.findings import Finding, View
 from gateway.config.models import GatewayConfig, RouteConfig
-from gateway.config.names import closest
+from gateway.config.names import listing
 from gateway.config.problems import DocumentPath
 
 __all__ = ["check_routes"]
@@ -54,15 +54,15 @@ def _route_sources(path: DocumentPath, route: RouteConfig, view: View) -> Iterat
             yield Finding(
                 path,
                 f"the route {view.show((*path, 'name'), route.name)} takes the events of every"
-                f" source; write sources: [{', '.join(known)}] with those you mean",
+                f" source; write sources: [{listing(known)}] with those you mean",
                 "warning",
             )
         return
     for at, source in enumerate(route.sources):
-        if source not in known:
+        if ("sources", source) not in view.positions:
             here = (*path, "sources", at)
-            near = closest(source, known)
-            hint = f"did you mean {near}?" if near else f"there is {', '.join(known) or 'none'}"
+            near = view.suggester.closest(source, known)
+            hint = f"did you mean {near}?" if near else f"there is {listing(known) or 'none'}"
             yield Finding(
                 here,
                 f"sources[{at}]: no source is called {view.show(here, source)}; {hint}",
@@ -83,7 +83,7 @@ def _pattern(path: DocumentPath, pattern: str, view: View) -> Iterator[Finding]:
             path, f"{name}: {shown} is no pattern; write a whole type, prefix.*, or * for all"
         )
         return
-    near = did_you_mean(pattern)
+    near = did_you_mean(pattern) if view.suggester.may(len(CATALOGUE)) else None
     if near is not None:
         yield Finding(
             path, f"{name}: Clerk is not known to send {shown}, did you mean {near}?", "warning"

@@ -14,7 +14,7 @@ from gateway.config.destinations import (
 )
 from gateway.config.findings import Finding, View
 from gateway.config.models import DeadLetterConfig, GatewayConfig, TargetConfig
-from gateway.config.names import closest
+from gateway.config.names import listing
 from gateway.config.problems import DocumentPath
 
 __all__ = ["broker_findings", "check_targets"]
@@ -36,8 +36,8 @@ def broker_findings(
     if kind is None:
         known = view.positions.names(("brokers",))
         here = (*path, "broker")
-        near = closest(target.broker, known)
-        hint = f"did you mean {near}?" if near else f"there is {', '.join(known) or 'none'}"
+        near = view.suggester.closest(target.broker, known)
+        hint = f"did you mean {near}?" if near else f"there is {listing(known) or 'none'}"
         yield Finding(
             here,
             f"broker: no broker is called {view.show(here, target.broker)}; {hint}",

@@ -16,8 +16,8 @@ from pydantic import BaseModel, ValidationError
 
 from gateway.config.base import bare_type
 from gateway.config.models import GatewayConfig
-from gateway.config.names import closest, name_of, quoted_key
-from gateway.config.problems import DocumentPath
+from gateway.config.names import Suggester, name_of, quoted_key
+from gateway.config.problems import MAX_PROBLEMS, DocumentPath
 from gateway.config.refusal import REFUSAL
 
 __all__ = ["Fault", "Place", "validate"]
@@ -52,12 +52,13 @@ class Fault:
         return self.place.is_key or self.type == "extra_forbidden"
 
 
-def validate(value: Any) -> GatewayConfig | tuple[Fault, ...]:
-    """Make the config of a document's value, or give everything that is wrong with it."""
+def validate(value: Any, suggester: Suggester) -> GatewayConfig | tuple[Fault, ...]:
+    """Make the config of a document's value, or give what is wrong: the first `MAX_PROBLEMS`."""
     try:
         return GatewayConfig.model_validate(value, context={"file": True})
     except ValidationError as error:
-        faults = [_fault(detail) for detail in error.errors(include_url=False)]
+        details = error.errors(include_url=False)[:MAX_PROBLEMS]
+        faults = [_fault(detail, suggester) for detail in details]
     around = {fault.place.path[:-1] for fault in faults}
     # Pydantic calls a list too short when the entries it has are faulty.
     return tuple(
@@ -65,22 +66,25 @@ def validate(value: Any) -> GatewayConfig | tuple[Fault, ...]:
     )
 
 
-def _fault(detail: Mapping[str, Any]) -> Fault:
+def _fault(detail: Mapping[str, Any], suggester: Suggester) -> Fault:
     kind = str(detail["type"])
     place = _place(detail["loc"])
     context = detail.get("ctx") or {}
     if kind == "extra_forbidden":
-        return Fault(place, kind, _unknown_key(place, detail.get("input")))
+        return Fault(place, kind, _unknown_key(place, detail.get("input"), suggester))
     name = name_of(place.path)
     if kind == "missing":
         return Fault(place, kind, f"{name} is missing; {_purpose(place)}")
     if kind == "union_tag_not_found":
         return Fault(place, kind, f"{name}: kind is missing; write kind: kafka or kind: nats")
     if kind == "union_tag_invalid":
-        problem = _one_of(("kafka", "nats"), detail["input"].get("kind"))
+        problem = _one_of(("kafka", "nats"), detail["input"].get("kind"), suggester)
         kind_place = Place((*place.path, "kind"), place.model, None, place.field_path)
         return Fault(kind_place, kind, f"kind: {problem}")
-    return Fault(place, kind, f"{name}: {_problem(kind, context, place, detail.get('input'))}")
+    if kind == "literal_error":
+        choice = _one_of(_literals(place), detail.get("input"), suggester)
+        return Fault(place, kind, f"{name}: {choice}")
+    return Fault(place, kind, f"{name}: {_problem(kind, context, detail.get('input'))}")
 
 
 def _place(loc: tuple[str | int, ...]) -> Place:
@@ -118,13 +122,13 @@ def _model_of_kind(union: Any, kind: str | int) -> Any:
     )
 
 
-def _unknown_key(place: Place, value: Any) -> str:
+def _unknown_key(place: Place, value: Any, suggester: Suggester) -> str:
     key = str(place.path[-1])
     # Without a value it may be the rest of one, such as a password with a comma.
     quoted = None if value is None else quoted_key(key)
     told = "unknown key" if quoted is None else f"unknown key {quoted}"
     known = tuple(place.model.model_fields)
-    near = closest(key, known)
+    near = suggester.closest(key, known)
     if near is not None:
         return f'{told}, did you mean "{near}"?'
     return f"{told}; here can be {', '.join(known)}"
@@ -158,13 +162,11 @@ _BOUNDS: Final = {
 _NUMBER: Final = re.compile(r"\s*[+-]?[0-9]+(\.[0-9]+)?\s*")
 
 
-def _problem(kind: str, context: Mapping[str, Any], place: Place, value: Any) -> str:
+def _problem(kind: str, context: Mapping[str, Any], value: Any) -> str:
     if kind == REFUSAL:
         return str(context["problem"])
     if kind in _EXPECTED:
         return f"expected {_EXPECTED[kind]}, got {_kind_of(value)}{_advice(kind, value)}"
-    if kind == "literal_error":
-        return _one_of(_literals(place), value)
     if kind in _BOUNDS:
         words, key = _BOUNDS[kind]
         bound = context[key]
@@ -207,7 +209,7 @@ def _literals(place: Place) -> tuple[str, ...]:
     return get_args(bare_type(annotation)[0])
 
 
-def _one_of(known: tuple[str, ...], value: Any) -> str:
-    near = closest(value, known) if isinstance(value, str) else None
+def _one_of(known: tuple[str, ...], value: Any, suggester: Suggester) -> str:
+    near = suggester.closest(value, known) if isinstance(value, str) else None
     choice = f"{', '.join(known[:-1])} or {known[-1]}" if len(known) > 1 else "".join(known)
     return f"expected {choice}" + (f", did you mean {near}?" if near is not None else "")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.config.document import MAX_DEPTH, MAX_NODES, Document, read_document
+from gateway.config.composition import MAX_DEPTH, MAX_NODES
+from gateway.config.document import Document, read_document
 from gateway.config.interpolation import Interpolator
 from gateway.config.problems import ConfigError, LineIndex, Position, Positions
 from tests.config.conftest import marked
@@ -78,8 +79,6 @@ def test_aliases_stand_for_the_whole_value() -> None:
         ("‸~: x", "a key must be text, this is nothing; put it in quotes"),
         ("‸1.5: x", "a key must be text, this is a number"),
         ("? ‸[a]\n: 1", "a key must be text, not a list or a mapping"),
-        ('‸"\\ud800": 1', "the key holds half of a character pair"),
-        ('a: ‸"\\ud800"', "holds half of a character pair"),
         ("b: &x {k: 1}\na:\n  ‸<<: *x", "the merge key << is not supported"),
         ("a: ‸${NO}", "the variable NO is not set"),
         ('a: "x ‸${NO}"', "the variable NO is not set"),
@@ -115,6 +114,9 @@ def test_a_trap_is_told_at_its_place(text: str, begins: str) -> None:
         ("a: x‸\x01y", "a control character that YAML does not allow"),
         ("a: ‸!!int 3", "tags such as !name are not used here"),
         ("a: ‸!x {b: 1}", "tags such as !name are not used here"),
+        ('‸"\\ud800": 1', "holds half of a character pair; write the character itself"),
+        ('a: ‸"x\\ud800"', "holds half of a character pair"),
+        ('a: ‸"x\\U0000dfff"', "holds half of a character pair"),
         ('‸a: "\\UFFFFFFFF"', "not YAML: a character or number that cannot be"),
     ],
 )

@@ -7,8 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from gateway.config import validation
-from gateway.config.models import ServerConfig
-from gateway.config.names import closest, name_of
+from gateway.config.names import Suggester, name_of
 from tests.canaries import SECRET
 from tests.config.conftest import Load, Problems
 
@@ -277,9 +276,8 @@ def test_values_are_called_by_key_and_number() -> None:
 
 
 def test_a_very_long_name_is_not_compared() -> None:
-    assert closest("port" * 100, ["port"]) is None
+    assert Suggester().closest("port" * 100, ["port"]) is None
 
 
 def test_an_error_that_nobody_foresaw_is_named_without_its_value() -> None:
-    place = validation.Place(("server",), ServerConfig, None, ())
-    assert validation._problem("brand_new", {}, place, "hunter2") == "is not valid (brand_new)"
+    assert validation._problem("brand_new", {}, "hunter2") == "is not valid (brand_new)"
