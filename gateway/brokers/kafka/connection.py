@@ -19,7 +19,7 @@ from aiokafka.errors import KafkaConnectionError, StaleMetadata
 from aiokafka.protocol.admin import DescribeConfigsRequest
 from aiokafka.protocol.metadata import MetadataRequest
 
-from gateway.brokers.kafka.errors import CLIENT_ERRORS, most_telling
+from gateway.brokers.kafka.errors import CLIENT_ERRORS, NotProven, most_telling
 from gateway.brokers.kafka.options import CLIENT_ID, ClientOptions
 
 Address = tuple[str, int]
@@ -204,15 +204,19 @@ class Cluster:
 
     async def _open(self, address: Address) -> AIOKafkaConnection:
         host, port = address
-        return await create_conn(
-            host,
-            port,
-            client_id=CLIENT_ID,
-            request_timeout_ms=int(self.options.request_timeout * 1000),
-            max_idle_ms=_MAX_IDLE_MS,
-            on_close=self._closed,
-            **self.options.login(),
-        )
+        try:
+            return await create_conn(
+                host,
+                port,
+                client_id=CLIENT_ID,
+                request_timeout_ms=int(self.options.request_timeout * 1000),
+                max_idle_ms=_MAX_IDLE_MS,
+                on_close=self._closed,
+                **self.options.login(),
+            )
+        except (ValueError, LookupError) as error:
+            # The library lets these escape where the other side's SCRAM messages prove nothing.
+            raise NotProven from error
 
     def _closed(self, connection: AIOKafkaConnection, reason: CloseReason | None) -> None:
         """Called by a connection that begins to close, also by one that never came up whole."""

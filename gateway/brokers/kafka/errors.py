@@ -17,10 +17,16 @@ from aiokafka.errors import (
     for_code,
 )
 
+from gateway import GatewayError
 from gateway.brokers.base import BrokerError, Refused, Unavailable, Unknown
 from gateway.brokers.tls import tls_problem
 
-CLIENT_ERRORS = (KafkaError, OSError, asyncio.TimeoutError, NotImplementedError)
+
+class NotProven(GatewayError):
+    """What answered did not show that it knows the password (RFC 5802, section 3)."""
+
+
+CLIENT_ERRORS = (KafkaError, OSError, asyncio.TimeoutError, NotImplementedError, NotProven)
 """Everything that a request or a connection can fail with."""
 
 
@@ -131,6 +137,11 @@ _CONNECTION_PROBLEMS: tuple[tuple[type[BaseException], str], ...] = (
     (asyncio.TimeoutError, "no answer in time"),
     (IncompatibleBrokerVersion, "its protocol is too old; Kafka 1.0 or newer is needed"),
     (NotImplementedError, "its protocol is too new for this client"),
+    (
+        NotProven,
+        "what answers there does not know the password; check brokers.{0}.servers and"
+        " brokers.{0}.tls",
+    ),
     (KafkaConnectionError, _CLOSED),
     (ConnectionError, "it closed the connection at once; check brokers.{0}.tls and the port"),
 )

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from aiokafka.conn import ScramAuthenticator
 from pydantic import SecretStr
 
 from gateway.brokers.base import Finding, Need, State
@@ -102,6 +103,20 @@ async def test_a_mechanism_that_the_cluster_does_not_take(secured_kafka: SecureK
     (finding,) = await check(secured_kafka.clear, ["users"], sasl=config["sasl"])
     assert finding.severity == "unreachable"
     assert "brokers.events.sasl.mechanism" in finding.message
+
+
+@pytest.mark.parametrize("sent", ["v=AAAA", "e=other-error", "junk"])
+async def test_a_cluster_that_does_not_know_the_password(
+    secured_kafka: SecureKafka, monkeypatch: pytest.MonkeyPatch, sent: str
+) -> None:
+    """Whoever stands in for the cluster cannot prove itself, whatever it sends at the end."""
+    genuine = ScramAuthenticator.process_server_final_message
+    monkeypatch.setattr(
+        ScramAuthenticator, "process_server_final_message", lambda self, _: genuine(self, sent)
+    )
+    (finding,) = await check(secured_kafka.sasl, ["users"], **login(secured_kafka))
+    assert finding.severity == "unreachable"
+    assert "does not know the password; check brokers.events.servers" in finding.message
 
 
 async def test_no_tls_where_the_port_wants_it(secured_kafka: SecureKafka) -> None:
