@@ -97,6 +97,16 @@ class ServerConfig(Model):
         description="How many headers a request may have; more get 431. Svix sends about ten.",
         examples=[100],
     )
+    max_pipelined: int = Field(
+        default=32,
+        ge=1,
+        le=1_000,
+        description=(
+            "How many requests of one connection may wait behind the one that is being answered;"
+            " the next one gets 503, and the connection closes. Svix sends none before its answer."
+        ),
+        examples=[32],
+    )
     max_connections: int = Field(
         default=4096,
         ge=1,

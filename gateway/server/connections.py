@@ -22,6 +22,8 @@ class WireLimits(msgspec.Struct, frozen=True):
     """Seconds from a request's first byte to the end of its body."""
     idle_timeout: float
     """Seconds between requests, or without taking what is being answered."""
+    max_pipelined: int
+    """Requests of one connection that wait for the one that is being answered."""
     max_connections: int
     max_arriving: int
     """Bytes of bodies that have begun to arrive and are not whole, over all connections."""

@@ -8,10 +8,15 @@ from http import HTTPStatus
 from gateway.answer import failure_body, rejection_body
 from gateway.ingress import RETRY_AFTER, Fault
 
-__all__ = ["Headers", "refusal", "without_upgrade"]
+__all__ = ["Headers", "refusal", "size_of", "without_upgrade"]
 
 Headers = Sequence[tuple[bytes, bytes]]
 """Names in lower case, and values."""
+
+
+def size_of(target: bytes, headers: Headers) -> int:
+    """Give the bytes of a request's target, header names and values."""
+    return len(target) + sum(len(name) + len(value) for name, value in headers)
 
 
 def without_upgrade(request_line: bytes, headers: Headers) -> bytes:

@@ -93,6 +93,7 @@ def wire_limits(config: ServerConfig) -> WireLimits:
         header_timeout=min(config.header_timeout, config.deadline),
         body_timeout=min(config.body_timeout, config.deadline),
         idle_timeout=config.idle_timeout,
+        max_pipelined=config.max_pipelined,
         max_connections=config.max_connections,
         max_arriving=config.max_arriving,
     )

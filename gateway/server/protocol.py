@@ -25,20 +25,16 @@ from uvicorn.protocols.http.httptools_impl import (
 )
 from uvicorn.server import ServerState
 
-from gateway import GatewayError
 from gateway.ingress import CONNECTION, Fault
 from gateway.server.connections import Connections
-from gateway.server.heads import Headers, refusal, without_upgrade
+from gateway.server.faults import HEAD_TOO_LARGE, HEAD_TOO_SLOW, MALFORMED, OVERLOADED, FaultError
+from gateway.server.flow import Flow
+from gateway.server.heads import Headers, refusal, size_of, without_upgrade
 
 __all__ = ["FaultListener", "bounded_protocol"]
 
 FaultListener = Callable[[int, str, float], None]
 """Called with the status, the reason and the seconds since the first byte."""
-
-_MALFORMED = Fault(400, "malformed_http")
-_HEAD_TOO_LARGE = Fault(431, "head_too_large")
-_HEAD_TOO_SLOW = Fault(408, "head_too_slow")
-_OVERLOADED = Fault(503, "overloaded")
 
 _VERSIONS = frozenset({"1.0", "1.1"})
 
@@ -63,14 +59,6 @@ def bounded_protocol(
         _fault_headers = fault_headers
 
     return BoundProtocol
-
-
-class _FaultError(GatewayError):
-    """Ends the parser's work inside of one of its callbacks."""
-
-    def __init__(self, fault: Fault) -> None:
-        self.fault = fault
-        super().__init__(fault.reason.replace("_", " "))
 
 
 class _BoundedProtocol(HttpToolsProtocol):
@@ -110,9 +98,10 @@ class _BoundedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         super().connection_made(transport)
+        self.flow = Flow(transport, self.pipeline)
         self.first_byte = time.monotonic()
         if not self._connections.enter(self):
-            self._turn_away(_OVERLOADED)
+            self._turn_away(OVERLOADED)
             self.transport.close()
             return
         self._head_timer = self.loop.call_later(self._limits.header_timeout, self._head_expired)
@@ -128,8 +117,10 @@ class _BoundedProtocol(HttpToolsProtocol):
         self.pipeline.clear()
 
     def give_up(self, reason: str) -> None:
-        """See `Waiting`; an idle connection just closes."""
-        if not self._is_deaf and (self._in_head or self._is_answering()):
+        """See `Waiting`; an idle connection just closes, one that takes no answers too."""
+        if self.flow.write_paused:
+            self.transport.abort()
+        elif not self._is_deaf and (self._in_head or self._is_answering()):
             self._end(Fault(503, reason))
         else:
             self.transport.close()
@@ -142,12 +133,12 @@ class _BoundedProtocol(HttpToolsProtocol):
             super().shutdown()
 
     def pause_writing(self) -> None:
-        """The sender takes no answers: wait, but not for ever."""
+        """The sender takes no answers: wait, but not for ever, and not at others' expense."""
         super().pause_writing()
         if self._write_timer is None:
-            self._write_timer = self.loop.call_later(
-                self._limits.idle_timeout, self.transport.abort
-            )
+            timeout, abort = self._limits.idle_timeout, self.transport.abort
+            self._write_timer = self.loop.call_later(timeout, abort)
+        self._connections.wait(self)
 
     def resume_writing(self) -> None:
         """The sender takes answers again."""
@@ -155,6 +146,8 @@ class _BoundedProtocol(HttpToolsProtocol):
         if self._write_timer is not None:
             self._write_timer.cancel()
             self._write_timer = None
+        if self._is_answering() and not self.cycle.more_body:
+            self._connections.work(self)
 
     # --- bytes in
 
@@ -186,7 +179,7 @@ class _BoundedProtocol(HttpToolsProtocol):
             self._ignore_upgrade(data[upgrade.args[0] :])
         except httptools.HttpParserError as error:
             cause = error.__context__
-            self._end(cause.fault if isinstance(cause, _FaultError) else _MALFORMED)
+            self._end(cause.fault if isinstance(cause, FaultError) else MALFORMED)
 
     def _ignore_upgrade(self, rest: bytes) -> None:
         """Read on as if no other protocol had been asked for (RFC 9110, section 7.8).
@@ -207,7 +200,7 @@ class _BoundedProtocol(HttpToolsProtocol):
         if self._is_deaf:
             return
         if self._head_size > limits.max_head or self._is_head_too_large():
-            self._end(_HEAD_TOO_LARGE)
+            self._end(HEAD_TOO_LARGE)
         elif self._head_timer is None:
             until = self.first_byte + limits.header_timeout
             self._head_timer = self.loop.call_at(until, self._head_expired)
@@ -215,7 +208,7 @@ class _BoundedProtocol(HttpToolsProtocol):
     def _bound_body(self, cycle: RequestResponseCycle, barren: int) -> None:
         self._barren = self._barren + barren if barren else 0
         if self._barren > self._limits.max_head:
-            self._end(_HEAD_TOO_LARGE)
+            self._end(HEAD_TOO_LARGE)
         elif self._body_timer is None:
             self._time_body(cycle)
 
@@ -236,7 +229,7 @@ class _BoundedProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         # The parser takes any version, and none; a fragment is for no server (RFC 9112, 2.3, 3.2).
         if self.parser.get_http_version() not in _VERSIONS or b"#" in self.url:
-            raise _FaultError(_MALFORMED)
+            raise FaultError(MALFORMED)
         if self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT":
             self._upgrade_ignored = True
             return
@@ -249,7 +242,9 @@ class _BoundedProtocol(HttpToolsProtocol):
         if (not measured or len(self.headers) > self._limits.max_headers) and (
             self._is_head_too_large()
         ):
-            raise _FaultError(_HEAD_TOO_LARGE)
+            raise FaultError(HEAD_TOO_LARGE)
+        if len(self.pipeline) >= self._limits.max_pipelined:
+            raise FaultError(OVERLOADED)
         self._at_start = False
         super().on_headers_complete()
         # What the parser still gives as headers are trailers, which count for nothing: they came
@@ -261,7 +256,7 @@ class _BoundedProtocol(HttpToolsProtocol):
             return
         self._arriving += len(body)
         if not self._connections.arrive(len(body)):
-            raise _FaultError(_OVERLOADED)
+            raise FaultError(OVERLOADED)
         super().on_body(body)
 
     def on_message_complete(self) -> None:
@@ -274,7 +269,8 @@ class _BoundedProtocol(HttpToolsProtocol):
         if not self.pipeline:
             # Bodies in the pipeline count until their turn comes.
             self._settle()
-        self._connections.work(self)
+        if not self.flow.write_paused:
+            self._connections.work(self)
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
@@ -300,10 +296,8 @@ class _BoundedProtocol(HttpToolsProtocol):
 
     def _is_head_too_large(self) -> bool:
         """Measure what the parser has given of the head so far."""
-        if len(self.headers) > self._limits.max_headers:
-            return True
-        size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
-        return size > self._limits.max_head
+        too_large = size_of(self.url, self.headers) > self._limits.max_head
+        return too_large or len(self.headers) > self._limits.max_headers
 
     def _settle(self) -> None:
         self._connections.settle(self._arriving)
@@ -320,7 +314,7 @@ class _BoundedProtocol(HttpToolsProtocol):
             self.first_byte = time.monotonic()
             self._head_timer = self.loop.call_later(self._limits.header_timeout, self._head_expired)
         elif self._in_head:
-            self._end(_HEAD_TOO_SLOW)
+            self._end(HEAD_TOO_SLOW)
         else:
             self.transport.close()
 

@@ -33,6 +33,7 @@ _ADMIN = WireLimits(
     header_timeout=5.0,
     body_timeout=5.0,
     idle_timeout=75.0,
+    max_pipelined=8,
     max_connections=256,
     max_arriving=1024 * 1024,
 )

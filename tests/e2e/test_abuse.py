@@ -25,6 +25,8 @@ CROWD = 2000
 FEW = 40
 """`max_connections` of the small gateway."""
 ARRIVING = 1024 * 1024
+PIPELINED = 32
+"""`max_pipelined`, by default."""
 ROUNDS = 4
 FLAT = 24 * 1024 * 1024
 """Bytes by which the process may grow after the first round, with all that an allocator keeps."""
@@ -248,11 +250,27 @@ async def test_a_thousand_requests_pipelined_are_all_answered(
     async with (
         client.counting(*[("clerk", "delivered", "")] * 1000),
         connected(gateway.port) as wire,
-        asyncio.TaskGroup() as tasks,
     ):
-        tasks.create_task(wire.send(*[request(event()) for _ in range(1000)]))
-        words = [(await wire.reply()).word for _ in range(1000)]
-    assert words == [(200, "delivered")] * 1000
+        for _ in range(50):
+            await wire.send(b"".join(request(event()) for _ in range(20)))
+            words = [(await wire.reply()).word for _ in range(20)]
+            assert words == [(200, "delivered")] * 20
+
+
+async def test_no_more_requests_are_pipelined_than_may_be(
+    client: Client, gateway: GatewayProcess, bus: NatsServer
+) -> None:
+    before = await stream_count(bus.url, STREAM)
+    taken = [("clerk", "delivered", "")] * (PIPELINED + 1)
+    async with (
+        client.counting(*taken, ("", "failed", "overloaded")),
+        connected(gateway.port) as wire,
+    ):
+        await wire.send(b"".join(request(event()) for _ in range(200)))
+        words = [(await wire.reply()).word for _ in range(PIPELINED + 2)]
+        assert words == [*[(200, "delivered")] * (PIPELINED + 1), (503, "failed")]
+        assert await wire.closed()
+    assert await stream_count(bus.url, STREAM) == before + PIPELINED + 1
 
 
 async def test_a_request_that_waits_for_another_is_not_late(
@@ -280,18 +298,63 @@ async def test_a_request_that_waits_for_another_is_not_late(
         assert (await wire.reply()).word == (200, "delivered")
 
 
-async def test_who_takes_no_answers_is_cut_off(small: GatewayProcess, small_client: Client) -> None:
-    """It sends on for as long as it can, and reads nothing; `idle_timeout` ends it."""
-    body = event()
-    forged = head(signed(body) | {"Content-Length": str(len(body)), "svix-id": "msg_x"}) + body
-    async with connected(small.port) as wire:
-        wire.stop_reading()
-        with suppress(ConnectionError):
-            async with asyncio.timeout(30):
-                while True:
-                    await wire.send(forged * 100)
-    await until_left(small_client)
-    assert (await small_client.post()).word == (200, "delivered")
+def large_answers(bus: NatsServer, **server: Any) -> dict[str, Any]:
+    """Give a config with so many targets that a few answers fill every buffer on the way."""
+    settings = config(bus, **server)
+    settings["brokers"]["bus"]["jetstream"] = False
+    (route,) = settings["routes"]
+    settings["routes"] = [
+        {**route, "name": f"route-{n}", "targets": [{"broker": "bus", "subject": f"large.{n}"}]}
+        for n in range(40)
+    ]
+    return settings
+
+
+async def until_stuck(client: Client, wire: Wire) -> None:
+    """Send requests and take no answer, until no further one is answered."""
+    wire.stop_reading()
+    while True:
+        before = (await client.counted()).total()
+        await wire.send(b"".join(request(event()) for _ in range(PIPELINED)))
+
+        async def all_answered(before: float = before) -> bool:
+            return (await client.counted()).total() == before + PIPELINED
+
+        try:
+            async with asyncio.timeout(3):
+                await until(all_answered, "they are answered")
+        except TimeoutError:
+            return
+
+
+async def test_who_takes_no_answers_is_cut_off(gateways: Start, bus: NatsServer) -> None:
+    gateway = await asyncio.to_thread(gateways, large_answers(bus, idle_timeout="5s"))
+    async with (
+        Client(gateway) as client,
+        connected(gateway.port, receive_buffer=1024) as wire,
+    ):
+        await client.until_ready()
+        await until_stuck(client, wire)
+
+        async def is_gone() -> bool:
+            return await connections(client) == 0
+
+        await until(is_gone, "the connection is cut off")
+
+
+async def test_who_takes_no_answers_keeps_nobody_out(gateways: Start, bus: NatsServer) -> None:
+    """He is at work for ever, as it seems; but the next move is his."""
+    bounds = {"max_connections": 1, "idle_timeout": "60s"}
+    gateway = await asyncio.to_thread(gateways, large_answers(bus, **bounds))
+    async with (
+        Client(gateway) as client,
+        connected(gateway.port, receive_buffer=1024) as wire,
+    ):
+        await client.until_ready()
+        await until_stuck(client, wire)
+        async with connected(gateway.port) as late:
+            await late.send(request(event()))
+            assert (await late.reply()).word == (200, "delivered")
 
 
 # --- again and again

@@ -91,11 +91,20 @@ class Wire:
 
 @asynccontextmanager
 async def connected(
-    port: int, host: str = "127.0.0.1", source: str | None = None
+    port: int, host: str = "127.0.0.1", source: str | None = None, receive_buffer: int = 0
 ) -> AsyncIterator[Wire]:
-    """Give a connection to one of the gateway's ports, from an address of this machine."""
-    local = None if source is None else (source, 0)
-    wire = Wire(*await asyncio.open_connection(host, port, local_addr=local))
+    """Give a connection to one of the gateway's ports, from an address of this machine.
+
+    A small receive buffer is soon full of answers that nobody takes.
+    """
+    end = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    end.setblocking(False)
+    if receive_buffer:
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+    if source is not None:
+        end.bind((source, 0))
+    await asyncio.get_running_loop().sock_connect(end, (host, port))
+    wire = Wire(*await asyncio.open_connection(sock=end))
     try:
         yield wire
     finally:

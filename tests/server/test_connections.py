@@ -16,6 +16,7 @@ LIMITS = WireLimits(
     header_timeout=1.0,
     body_timeout=1.0,
     idle_timeout=1.0,
+    max_pipelined=2,
     max_connections=3,
     max_arriving=100,
 )
