@@ -176,7 +176,7 @@ def test_the_refusals_of_the_admin_port_are_those_that_the_code_gives() -> None:
     rows = table(section("docs/operations.md", "Refusals of the admin port"))
     shown = {code(row[0])[0]: int(row[1]) for row in rows}
     given: dict[str, int] = {}
-    for path in ("server/admin/admission.py", "server/protocol.py"):
+    for path in ("server/admin/admission.py", "server/faults.py", "server/protocol.py"):
         for call in ast.walk(ast.parse((ROOT / "gateway" / path).read_text())):
             if not isinstance(call, ast.Call):
                 continue
