@@ -39,8 +39,9 @@ FaultListener = Callable[[int, str, float], None]
 _VERSIONS = frozenset({"1.0", "1.1"})
 
 _RESOLUTION = 0.01
-_LINGER = 0.5
-"""Seconds that an answer has to arrive while more is on its way in."""
+_LINGER = 2.0
+_LAST_LINGER = 0.5
+"""Seconds that an answer has to arrive while more is on its way in; and when the process ends."""
 
 
 def bounded_protocol(
@@ -87,6 +88,7 @@ class _BoundedProtocol(HttpToolsProtocol):
         self._is_deaf = False
         """Nothing that still comes is of use: a fault was found, or the last answer is out."""
         self._upgrade_ignored = False
+        self._linger = _LINGER
         self._arriving = 0
         self._barren = 0
         """Bytes in a row within a body that brought nothing of it: trailers, chunk extensions."""
@@ -118,6 +120,7 @@ class _BoundedProtocol(HttpToolsProtocol):
 
     def give_up(self, reason: str) -> None:
         """See `Waiting`; an idle connection just closes, one that takes no answers too."""
+        self._linger = _LAST_LINGER
         if self.flow.write_paused:
             self.transport.abort()
         elif not self._is_deaf and (self._in_head or self._is_answering()):
@@ -379,7 +382,7 @@ class _BoundedProtocol(HttpToolsProtocol):
         if unread and self.transport.can_write_eof():
             self.transport.write_eof()
             self.flow.resume_reading()
-            self.loop.call_later(_LINGER, self.transport.close)
+            self.loop.call_later(self._linger, self.transport.close)
         else:
             self.transport.close()
 
