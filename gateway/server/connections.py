@@ -58,11 +58,16 @@ class Connections:
         """Bytes, of which `WireLimits.max_arriving` speaks."""
         self._waiting: dict[Waiting, None] = {}
 
+    @property
+    def is_over(self) -> bool:
+        """Whether there are more than the limit, until those that gave way have gone."""
+        return self.open > self.limits.max_connections
+
     def enter(self, connection: Waiting) -> bool:
         """Count a new connection, which waits; False where it has no place: close it."""
         self.open += 1
         self._on_change(self.open)
-        if self.open > self.limits.max_connections:
+        if self.is_over:
             longest = next(iter(self._waiting), None)
             if longest is None:
                 return False

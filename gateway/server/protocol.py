@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import httptools
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import (
     STATUS_LINE,
@@ -29,7 +28,8 @@ from gateway.ingress import CONNECTION, Fault
 from gateway.server.connections import Connections
 from gateway.server.faults import HEAD_TOO_LARGE, HEAD_TOO_SLOW, MALFORMED, OVERLOADED, FaultError
 from gateway.server.flow import Flow
-from gateway.server.heads import Headers, refusal, size_of, without_upgrade
+from gateway.server.heads import Headers, refusal, size_of
+from gateway.server.parsing import ParsingProtocol
 
 __all__ = ["FaultListener", "bounded_protocol"]
 
@@ -62,7 +62,7 @@ def bounded_protocol(
     return BoundProtocol
 
 
-class _BoundedProtocol(HttpToolsProtocol):
+class _BoundedProtocol(ParsingProtocol):
     _connections: Connections
     _on_fault: FaultListener
     _fault_headers: Headers
@@ -87,7 +87,6 @@ class _BoundedProtocol(HttpToolsProtocol):
         self._in_head = False
         self._is_deaf = False
         """Nothing that still comes is of use: a fault was found, or the last answer is out."""
-        self._upgrade_ignored = False
         self._linger = _LINGER
         self._arriving = 0
         self._barren = 0
@@ -101,6 +100,8 @@ class _BoundedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         super().connection_made(transport)
         self.flow = Flow(transport, self.pipeline)
+        # Whatever the sender does not take is timed, be it one byte: see `pause_writing`.
+        transport.set_write_buffer_limits(high=0)
         self.first_byte = time.monotonic()
         if not self._connections.enter(self):
             self._turn_away(OVERLOADED)
@@ -110,6 +111,7 @@ class _BoundedProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()
+        self._disarm_write()
         self._connections.leave(self)
         self._settle()
         super().connection_lost(exc)
@@ -136,7 +138,10 @@ class _BoundedProtocol(HttpToolsProtocol):
             super().shutdown()
 
     def pause_writing(self) -> None:
-        """The sender takes no answers: wait, but not for ever, and not at others' expense."""
+        """The sender takes no answers: wait, but not for ever, and not at others' expense.
+
+        When it is closing, too.
+        """
         super().pause_writing()
         if self._write_timer is None:
             timeout, abort = self._limits.idle_timeout, self.transport.abort
@@ -146,10 +151,8 @@ class _BoundedProtocol(HttpToolsProtocol):
     def resume_writing(self) -> None:
         """The sender takes answers again."""
         super().resume_writing()
-        if self._write_timer is not None:
-            self._write_timer.cancel()
-            self._write_timer = None
-        if self._is_answering() and not self.cycle.more_body:
+        self._disarm_write()
+        if self._is_answering() and not self._is_body_due():
             self._connections.work(self)
 
     # --- bytes in
@@ -164,9 +167,11 @@ class _BoundedProtocol(HttpToolsProtocol):
             self.first_byte = time.monotonic()
             self._head_size = len(data)
             self._at_start = True
-        self._unset_keepalive_if_required()
         arrived = self._arriving
-        self._feed(data)
+        fault = self.parse(memoryview(data))
+        if fault is not None:
+            self._end(fault)
+            return
         # The ordinary request comes whole and pays nothing below.
         if self._in_head:
             self._bound_head()
@@ -175,37 +180,11 @@ class _BoundedProtocol(HttpToolsProtocol):
         if cycle is not None and cycle.more_body:
             self._bound_body(cycle, len(data) if self._arriving == arrived else 0)
 
-    def _feed(self, data: bytes) -> None:
-        try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            self._ignore_upgrade(data[upgrade.args[0] :])
-        except httptools.HttpParserError as error:
-            cause = error.__context__
-            self._end(cause.fault if isinstance(cause, FaultError) else MALFORMED)
-
-    def _ignore_upgrade(self, rest: bytes) -> None:
-        """Read on as if no other protocol had been asked for (RFC 9110, section 7.8).
-
-        The parser takes what follows such a head for the other protocol, so another parser gets
-        the head without the wish, and then the rest.
-        """
-        version = self.parser.get_http_version().encode()
-        line = b"%b %b HTTP/%b" % (self.parser.get_method(), self.url, version)
-        head = without_upgrade(line, self.headers)
-        self.parser = httptools.HttpRequestParser(self)
-        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
-        self._upgrade_ignored = False
-        self._feed(head + rest)
-
     def _bound_head(self) -> None:
-        limits = self._limits
-        if self._is_deaf:
-            return
-        if self._head_size > limits.max_head or self._is_head_too_large():
+        if self._head_size > self._limits.max_head or self._is_head_too_large():
             self._end(HEAD_TOO_LARGE)
         elif self._head_timer is None:
-            until = self.first_byte + limits.header_timeout
+            until = self.first_byte + self._limits.header_timeout
             self._head_timer = self.loop.call_at(until, self._head_expired)
 
     def _bound_body(self, cycle: RequestResponseCycle, barren: int) -> None:
@@ -224,16 +203,19 @@ class _BoundedProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self._unset_keepalive_if_required()
         self._in_head = True
         if not self._at_start:
             self._head_size = 0
         self.scope["extensions"] = {CONNECTION: self}  # type: ignore[dict-item]  # not ASGI's own
 
     def on_headers_complete(self) -> None:
-        # The parser takes any version, and none; a fragment is for no server (RFC 9112, 2.3, 3.2).
-        if self.parser.get_http_version() not in _VERSIONS or b"#" in self.url:
+        # The parser takes any version, and none; a fragment is for no server, and CONNECT for a
+        # proxy (RFC 9112, 2.3, 3.2; RFC 9110, 9.3.6).
+        is_http_1 = self.parser.get_http_version() in _VERSIONS
+        if not is_http_1 or b"#" in self.url or self.parser.get_method() == b"CONNECT":
             raise FaultError(MALFORMED)
-        if self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT":
+        if self.parser.should_upgrade():
             self._upgrade_ignored = True
             return
         self._in_head = False
@@ -281,21 +263,30 @@ class _BoundedProtocol(HttpToolsProtocol):
         super().on_response_complete()
         if self.transport.is_closing():
             return
+        if self._in_head:
+            self._unset_keepalive_if_required()
         if not self.pipeline and not self.cycle.more_body:
             self._settle()
         if self._is_answering():
-            self._begin_turn(self.cycle)
+            self._begin_turn()
             return
         self._connections.wait(self)
         if self.fault is not None:
             self._end(self.fault)
 
-    def _begin_turn(self, latest: RequestResponseCycle) -> None:
+    def _begin_turn(self) -> None:
         """Start the clock of a pipelined request: until now it was we who did not read."""
         self.first_byte = time.monotonic()
+        if not self._is_body_due():
+            return
+        self._connections.wait(self)
         if self._body_timer is not None:
             self._body_timer.cancel()
-            self._time_body(latest)
+        self._time_body(self.cycle)
+
+    def _is_body_due(self) -> bool:
+        """Tell whether the request whose turn it is waits for its body. The latest can only."""
+        return not self.pipeline and self.cycle.more_body
 
     def _is_head_too_large(self) -> bool:
         """Measure what the parser has given of the head so far."""
@@ -378,8 +369,9 @@ class _BoundedProtocol(HttpToolsProtocol):
 
     def _close(self, *, unread: bool) -> None:
         """Close; but with more on its way linger, or the reset would overtake the answer."""
+        # Not where the port is full: who comes fast would use up the process's open files.
         self._is_deaf = True
-        if unread and self.transport.can_write_eof():
+        if unread and not self._connections.is_over and self.transport.can_write_eof():
             self.transport.write_eof()
             self.flow.resume_reading()
             self.loop.call_later(self._linger, self.transport.close)
@@ -391,7 +383,13 @@ class _BoundedProtocol(HttpToolsProtocol):
         return cycle is not None and not cycle.response_complete
 
     def _disarm(self) -> None:
-        for timer in (self._head_timer, self._body_timer, self._write_timer):
+        """Cancel the timers of what comes; that of what goes runs on."""
+        for timer in (self._head_timer, self._body_timer):
             if timer is not None:
                 timer.cancel()
-        self._head_timer = self._body_timer = self._write_timer = None
+        self._head_timer = self._body_timer = None
+
+    def _disarm_write(self) -> None:
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+            self._write_timer = None

@@ -60,6 +60,11 @@ class Wire:
             length = 0 if method == "HEAD" else int(headers.get("content-length", 0))
             return Reply(int(first.split()[1]), headers, await self._reader.readexactly(length))
 
+    async def read(self, size: int) -> bytes:
+        """Read so many bytes."""
+        async with asyncio.timeout(_PATIENCE):
+            return await self._reader.readexactly(size)
+
     async def closed(self) -> bool:
         """Wait until the gateway closes; false where more bytes come instead."""
         async with asyncio.timeout(_PATIENCE):
