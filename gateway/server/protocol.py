@@ -271,7 +271,8 @@ class _BoundedProtocol(ParsingProtocol):
             self._begin_turn()
             return
         self._connections.wait(self)
-        if self.fault is not None:
+        # With a body that is not whole, the fault was in it, and this was its answer.
+        if self.fault is not None and not self.cycle.more_body:
             self._end(self.fault)
 
     def _begin_turn(self) -> None:

@@ -265,6 +265,19 @@ async def test_a_chunk_that_is_none_ends_the_request(
         assert await wire.closed()
 
 
+async def test_who_sends_on_behind_a_broken_chunk_is_not_reset_at_once(
+    client: Client, wire: Wire
+) -> None:
+    """A reset could overtake the answer."""
+    async with client.counting(("clerk", "rejected", "malformed_http")):
+        await wire.send(head(signed(b"x") | {"Transfer-Encoding": "chunked"}) + b"1\r\nx\r\nzz\r\n")
+        assert (await wire.reply()).word == (400, "rejected")
+        for _ in range(5):
+            await wire.send(b"y")
+            await asyncio.sleep(0.02)  # for a reset to arrive
+        assert await wire.closed()
+
+
 async def test_upgrades_are_not_for_sale(client: Client, wire: Wire) -> None:
     more = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
     async with client.counting(("clerk", "rejected", "not_post")):
