@@ -28,6 +28,7 @@ from gateway.brokers.fake import FakeBroker
 from gateway.config.load import load_config_text
 from gateway.delivery.dead_letter import DeadLetter
 from gateway.delivery.fanout import FanOut, Outlets
+from gateway.delivery.ledger import Ledger, Retention
 from gateway.ingress import Ingress
 from gateway.observability import logs
 from gateway.observability.metrics import Metrics
@@ -55,6 +56,8 @@ __all__ = [
 
 PATH = "/webhooks/clerk"
 LETTERS = "dead-letter"
+_RETENTION = Retention(window=120.0, incomplete_for=3600.0, max_bytes=1024 * 1024)
+_FORGETFUL = Retention(window=0.0, incomplete_for=0.0, max_bytes=0)
 MAX_BODY = 4096
 MAX_HEAD = 32 * 1024
 LONG = 120.0
@@ -212,6 +215,7 @@ class Service:
         self.recorder = WatchedRecorder()
         self._blueprint = _blueprint([text.decode() for text in self.secret_texts])
         self._brokers: dict[str, Broker] = {}
+        self._ledger = Ledger(_RETENTION, self.recorder.evicted)
         self._ingresses = {
             (policy, letter): self._ingress(policy, letter)
             for policy in ("accept", "dead_letter", "reject")
@@ -244,6 +248,8 @@ class Service:
         self.heads.clear()
         self.begun = 0
         self.log.text.clear()
+        self._ledger.retain(_FORGETFUL)
+        self._ledger.retain(_RETENTION)
         for name, mood in (("events", setup.events), ("bus", setup.bus)):
             self._renew(name, mood)
         self._app = self._ingresses[setup.policy, setup.letter]
@@ -301,7 +307,7 @@ class Service:
         broker: Literal["events", "bus"] = "events" if letter == "kafka" else "bus"
         letters = DeadLetter(broker, letter, LETTERS) if letter != "none" else None
         serving = Serving(edge, self._blueprint.table, policy, Outlets(self._brokers, letters))
-        return Ingress(serving, FanOut(self.recorder), self.recorder)
+        return Ingress(serving, FanOut(self.recorder, self._ledger), self.recorder)
 
 
 def _blueprint(keys: list[str]) -> Blueprint:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from gateway.delivery.fanout import Settlement
+from gateway.delivery.settlement import Settlement
 from gateway.routing.table import Kind
 
 __all__ = ["event_body", "failure_body", "rejection_body"]

@@ -22,6 +22,7 @@ from gateway.config.files import reader_of
 from gateway.delivery.clients import Clients, Recipe
 from gateway.delivery.dead_letter import DeadLetter
 from gateway.delivery.fanout import FanOut, Outlets
+from gateway.delivery.ledger import Ledger, Retention
 from gateway.event import Sender
 from gateway.ingress import Ingress
 from gateway.observability.health import ProcessHealth
@@ -62,6 +63,8 @@ __all__ = [
 
 _TICK = 1.0
 """Seconds between samples of the gauges."""
+_EXPIRED_PER_TICK = 1000
+"""Entries of the ledger that a tick clears away while no events come; about a millisecond."""
 
 
 class Blueprint:
@@ -130,7 +133,8 @@ class Gateway:
         self._routes = _brokers_of_routes(blueprint)
         deadline = blueprint.config.server.deadline
         self._clients = Clients(recipes(blueprint), self._state_changed, self._serve, deadline)
-        self._fan_out = FanOut(recorder)
+        self._ledger = Ledger(_retention(blueprint.config), recorder.evicted)
+        self._fan_out = FanOut(recorder, self._ledger)
         self._phase: Literal["loading", "ready", "draining"] = "loading"
         self._closing = False
         self._ticker: asyncio.Task[None] | None = None
@@ -146,11 +150,13 @@ class Gateway:
         """Serve by another config from the next request on.
 
         Requests in flight end with what they began with. Only brokers whose settings changed get
-        a new client. Raises `BrokerOptionsError`, and then nothing has changed.
+        a new client, and the ledger keeps what it knows. Raises `BrokerOptionsError`, and then
+        nothing has changed.
         """
         await self._clients.change(recipes(blueprint))
         self._blueprint = blueprint
         self._routes = _brokers_of_routes(blueprint)
+        self._ledger.retain(_retention(blueprint.config))
         self._serve()
 
     def drain(self, within: float) -> None:
@@ -195,7 +201,8 @@ class Gateway:
     async def _tick(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            self.recorder.tick(self._clients.in_flight(), loop.time())
+            self._ledger.expire(loop.time(), _EXPIRED_PER_TICK)
+            self.recorder.tick(self._clients.in_flight(), self._ledger, loop.time())
             await asyncio.sleep(_TICK)
 
 
@@ -252,6 +259,11 @@ def _brokers_of_routes(blueprint: Blueprint) -> dict[str, tuple[str, ...]]:
         route.name: tuple(sorted({target.broker for target in route.targets}))
         for route in blueprint.table.routes
     }
+
+
+def _retention(config: GatewayConfig) -> Retention:
+    ledger = config.delivery.ledger
+    return Retention(config.delivery.dedupe.window, ledger.incomplete_for, ledger.max_bytes)
 
 
 def _dead_letter(config: GatewayConfig) -> DeadLetter | None:

@@ -16,8 +16,9 @@ import msgspec
 from gateway import GatewayError
 from gateway.address import Networks, client_address
 from gateway.answer import event_body, failure_body, rejection_body
-from gateway.delivery.fanout import Delivery, FanOut, Settlement
+from gateway.delivery.fanout import FanOut
 from gateway.delivery.plan import Plan, Refusal
+from gateway.delivery.settlement import Delivery, Settlement
 from gateway.event import Event, EventError, read_event
 from gateway.observability.record import Outcome, OutcomeName, Recorder
 from gateway.serving import Edge, Endpoint, Serving

@@ -16,6 +16,7 @@ from gateway.svix.addresses import names, published
 
 __all__ = ["check_command"]
 
+_LEDGER = "ledger: each process remembers for itself; workers and replicas do not share it"
 _TIMEOUT = 20.0
 """Seconds for one broker, whatever it does."""
 
@@ -47,6 +48,7 @@ def check_command(context: click.Context, config: Path, connect: bool) -> None:
             click.echo(
                 f"{config}: allow_from: svix is the list of {listed.source} as of {listed.read}"
             )
+        click.echo(f"{config}: {_LEDGER}")
         click.echo(f"{config}: {_summary(blueprint)}")
     context.exit(code)
 

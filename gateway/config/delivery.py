@@ -1,4 +1,4 @@
-"""The config of delivery: its mode, its memory of events, and the dead letter."""
+"""The config of delivery: its mode, its ledger of events, and the dead letter."""
 
 from __future__ import annotations
 
@@ -8,28 +8,34 @@ from pydantic import Field
 
 from gateway.config.base import Model
 from gateway.config.fields import FilePath, Name, NonEmpty, StreamName
-from gateway.config.units import PositiveDuration, Size
+from gateway.config.units import Duration, PositiveDuration, Size
 
 __all__ = ["DeadLetterConfig", "DedupeConfig", "DeliveryConfig", "InboxConfig", "LedgerConfig"]
 
 
 class DedupeConfig(Model):
-    """How long a complete event is remembered. Comes with a later version."""
+    """What is a copy, and what is sent again on purpose."""
 
-    window: PositiveDuration = Field(
+    window: Duration = Field(
         default=120.0,
-        description="How long a second copy of a delivered event is answered `duplicate`.",
+        description=(
+            "How long after its answer a copy of an event is answered `duplicate`, and nothing is"
+            " published. Later it counts as resent on purpose. `0s` turns it off."
+        ),
         examples=["2m"],
     )
 
 
 class LedgerConfig(Model):
-    """Where the memory of events is kept, and for how long. Comes with a later version."""
+    """The memory of events: which targets are settled, and which are owed."""
 
     store: Literal["memory", "nats-kv"] = Field(
         default="memory",
-        description="`memory` holds for one process tree; several replicas need `nats-kv`.",
-        examples=["nats-kv"],
+        description=(
+            "`memory` is the process's own: replicas and the workers of `--workers` do not share"
+            " it, and a restart empties it. `nats-kv` comes with a later version."
+        ),
+        examples=["memory"],
     )
     broker: Name | None = Field(
         default=None, description="The NATS broker of the `nats-kv` store.", examples=["bus"]
@@ -42,13 +48,18 @@ class LedgerConfig(Model):
     incomplete_for: PositiveDuration = Field(
         default=108_000.0,
         description=(
-            "How long an event with targets still owed is remembered. Svix retries for about 28h."
+            "How long after its last attempt an event is remembered that was not answered 2xx, so"
+            " that a retry publishes only to the targets still owed. Svix's last two attempts are"
+            " 10h apart."
         ),
         examples=["30h"],
     )
     max_bytes: Size = Field(
         default=64 * 1024 * 1024,
-        description="How large the ledger may grow; complete events go first.",
+        description=(
+            "How large the ledger of one process may grow. When it is full, complete events go"
+            " first, the oldest before the others. No event is refused for its sake."
+        ),
         examples=["64MiB"],
     )
 
@@ -127,12 +138,12 @@ class DeliveryConfig(Model):
     )
     dedupe: DedupeConfig = Field(
         default=DedupeConfig(),
-        description="How long a complete event is remembered. Comes with a later version.",
+        description="How long a copy of an event that was answered 2xx is a duplicate.",
         examples=[{"window": "2m"}],
     )
     ledger: LedgerConfig = Field(
         default=LedgerConfig(),
-        description="The memory of events. Comes with a later version.",
+        description="The memory of events, so that a retry repeats only what is owed.",
         examples=[{"store": "memory"}],
     )
     dead_letter: DeadLetterConfig | None = Field(

@@ -16,6 +16,7 @@ from gateway.config.models import (
     DeadLetterConfig,
     GatewayConfig,
     KafkaConfig,
+    LedgerConfig,
     NatsConfig,
     TlsConfig,
 )
@@ -217,13 +218,13 @@ def _delivery(config: GatewayConfig, view: View) -> Iterator[Finding]:
     path: DocumentPath = ("delivery",)
     if delivery.mode == "inbox":
         yield Finding((*path, "mode"), "mode: inbox mode is not in this version; use direct")
-    for field, effect in _NOT_YET.items():
-        if field in delivery.model_fields_set:
-            yield Finding(
-                (*path, field),
-                f"{field}: has no effect in this version: {effect}; remove it",
-                "warning",
-            )
+    if "inbox" in delivery.model_fields_set:
+        yield Finding(
+            (*path, "inbox"),
+            "inbox: has no effect in this version: delivery is direct; remove it",
+            "warning",
+        )
+    yield from _ledger((*path, "ledger"), delivery.ledger)
     letter = delivery.dead_letter
     if letter is not None:
         yield from _dead_letter((*path, "dead_letter"), letter, config, view)
@@ -235,11 +236,18 @@ def _delivery(config: GatewayConfig, view: View) -> Iterator[Finding]:
         )
 
 
-_NOT_YET: Final = {
-    "dedupe": "each delivery is published, and consumers dedupe",
-    "ledger": "a retry is published to every target again",
-    "inbox": "delivery is direct",
-}
+def _ledger(path: DocumentPath, ledger: LedgerConfig) -> Iterator[Finding]:
+    if ledger.store == "nats-kv":
+        yield Finding((*path, "store"), "store: nats-kv is not in this version; use memory")
+        return
+    for field in ("broker", "bucket"):
+        if field in ledger.model_fields_set:
+            yield Finding(
+                (*path, field),
+                f"{field}: has no effect with store: memory; remove it",
+                "warning",
+                uses=((*path, "store"),),
+            )
 
 
 def _dead_letter(

@@ -3,6 +3,9 @@
 The deadline is this module's own timer: a broker's client waits longer, and an ack that comes
 after the answer still counts, so a publish is never cancelled. One dead target delays no
 other: every target settles by itself.
+
+Copies of one event are one delivery: the ledger knows what is settled and what is on its way, and
+an attempt publishes only the rest.
 """
 
 from __future__ import annotations
@@ -10,41 +13,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Literal, Protocol
+from typing import Protocol
 
 import msgspec
 
 from gateway.brokers.base import Broker, BrokerError, Message, Receipt, Refused
 from gateway.delivery.dead_letter import DeadLetter
+from gateway.delivery.ledger import Entry, Ledger
 from gateway.delivery.plan import Assignment, Plan, Refusal
+from gateway.delivery.settlement import Delivery, Settlement, Status
 
-__all__ = ["Delivery", "FanOut", "Outlets", "Settlement", "SettlementListener", "Status"]
+__all__ = ["FanOut", "Outlets", "SettlementListener"]
 
 _RESOLUTION = 0.02
 """Seconds by which an answer may come after its deadline."""
-
-Status = Literal["delivered", "duplicate", "dead_lettered", "failed"]
-
-
-class Settlement(msgspec.Struct, frozen=True, gc=False):
-    """What became of one target. `failed` is not final: the sender's retry tries again."""
-
-    routes: tuple[str, ...]
-    broker: str
-    destination: str
-    status: Status
-    reason: str = ""
-    """A bounded word; empty for `delivered`."""
-    detail: str = ""
-    """For the operator's log only."""
-    receipt: Receipt | None = None
-
-
-class Delivery(msgspec.Struct, frozen=True, gc=False):
-    """What became of an event: its status on the wire, and each target."""
-
-    status: Literal["delivered", "dead_lettered", "failed"]
-    settlements: tuple[Settlement, ...]
 
 
 class Outlets(msgspec.Struct, frozen=True):
@@ -56,7 +38,10 @@ class Outlets(msgspec.Struct, frozen=True):
 
 
 class SettlementListener(Protocol):
-    """Told of every target once it is settled, and of acks that came after the answer."""
+    """Told of every target once it is settled, and of acks that came after the answer.
+
+    What another copy of the event has settled is not told again.
+    """
 
     def settled(self, settlement: Settlement) -> None:
         """Take the settlement of one target of an answered event."""
@@ -70,10 +55,11 @@ class SettlementListener(Protocol):
 class FanOut:
     """Delivers plans to the brokers."""
 
-    __slots__ = ("_attempts", "_loop", "_sweeper", "listener")
+    __slots__ = ("_attempts", "_loop", "_sweeper", "ledger", "listener")
 
-    def __init__(self, listener: SettlementListener) -> None:
+    def __init__(self, listener: SettlementListener, ledger: Ledger) -> None:
         self.listener = listener
+        self.ledger = ledger
         self._attempts: dict[_Attempt, None] = {}
         self._sweeper: asyncio.TimerHandle | None = None
         # Asked for once: before Python 3.12 each asking is a system call.
@@ -90,24 +76,29 @@ class FanOut:
             attempt.expire()
 
     async def deliver(self, plan: Plan, outlets: Outlets, deadline: float) -> Delivery:
-        """Publish to every target and return when all are settled, or at the deadline.
+        """Publish to every target that is owed; return when all are settled, or at the deadline.
 
         `outlets` has every broker of the plan. `deadline` is event-loop time in seconds. What is
         open then is `failed` with the reason `deadline`. Raises nothing for what a broker does.
         """
-        if self._loop is None:
-            self._loop = asyncio.get_running_loop()
-        attempt = _Attempt(self.listener, outlets, plan, deadline, self._loop)
+        loop = self._loop
+        if loop is None:
+            loop = self._loop = asyncio.get_running_loop()
+        metadata = plan.metadata
+        entry = self.ledger.open(metadata.gateway_source, metadata.id, loop.time())
+        attempt = _Attempt(self, entry, outlets, plan, deadline, loop)
         attempt.start()
         self._attempts[attempt] = None
         if self._sweeper is None:
-            self._sweeper = self._loop.call_later(_RESOLUTION, self._sweep, self._loop)
+            self._sweeper = loop.call_later(_RESOLUTION, self._sweep, loop)
         try:
             await attempt.settled
         finally:
             attempt.answered = True
             del self._attempts[attempt]
-        return attempt.report()
+        delivery = attempt.report()
+        self.ledger.close(entry, loop.time(), answered=delivery.status != "failed")
+        return delivery
 
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
         """Expire what is due. One timer for all: an event in time pays for none of its own."""
@@ -120,14 +111,23 @@ class FanOut:
 
 
 class _Attempt:
-    """One event on its way; lives until its last broker has answered."""
+    """One request's event on its way; lives until its last broker has answered.
+
+    It publishes a target itself once at the most. While another attempt's publish of that target
+    is on its way it waits for that, and publishes only if that ends with the target still owed: so
+    a retry that comes while a broker is frozen does not double what thaws.
+    """
 
     __slots__ = (
+        "_entry",
+        "_ledger",
         "_listener",
         "_open",
         "_outlets",
         "_plan",
+        "_published",
         "_settlements",
+        "_targets",
         "answered",
         "deadline",
         "settled",
@@ -135,72 +135,114 @@ class _Attempt:
 
     def __init__(
         self,
-        listener: SettlementListener,
+        fan_out: FanOut,
+        entry: Entry,
         outlets: Outlets,
         plan: Plan,
         deadline: float,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
-        self._listener = listener
+        self._listener = fan_out.listener
+        self._ledger = fan_out.ledger
+        self._entry = entry
         self._outlets = outlets
         self._plan = plan
         self.deadline = deadline
-        self._open = len(plan.assignments) + len(plan.refusals)
+        self._targets = plan.target_ids()
+        self._open = len(self._targets)
         self._settlements: list[Settlement | None] = [None] * self._open
+        self._published = False
         self.answered = False
         self.settled: asyncio.Future[None] = loop.create_future()
 
     def start(self) -> None:
-        """Publish to every target, and send the dead letters of what is refused already."""
+        """Publish to every target that is owed, and send the letters of what is refused already."""
+        known = self._entry.targets
         for at, assignment in enumerate(self._plan.assignments):
-            self._publish(assignment.broker, assignment.message, partial(self._acked, at))
-        for at, refusal in enumerate(self._plan.refusals, len(self._plan.assignments)):
-            self._refuse(at, refusal)
+            if known and self._targets[at] in known:
+                self._pursue(at)
+            else:
+                self._publish(at, assignment.broker, assignment.message, partial(self._acked, at))
+        for at in range(len(self._plan.assignments), len(self._targets)):
+            self._pursue(at)
         if self._open == 0 and not self.settled.done():
             self.settled.set_result(None)
 
+    def _pursue(self, at: int) -> None:
+        """Take what the ledger knows of a target, or wait for its publish, or publish it."""
+        target = self._targets[at]
+        known = self._entry.targets.get(target)
+        if isinstance(known, Settlement):
+            self._put(at, known)
+            return
+        if known is not None:
+            self._ledger.join(self._entry, target, partial(self._landed, at))
+            return
+        assignments = self._plan.assignments
+        if at >= len(assignments):
+            self._refuse(at, self._plan.refusals[at - len(assignments)])
+            return
+        assignment = assignments[at]
+        self._publish(at, assignment.broker, assignment.message, partial(self._acked, at))
+
+    def _landed(self, at: int) -> None:
+        """Go on with a target, now that another attempt's publish of it has ended."""
+        if self._settlements[at] is None and not self.answered:
+            self._pursue(at)
+
     def _publish(
-        self, broker: str, message: Message, done: Callable[[asyncio.Future[Receipt]], object]
+        self,
+        at: int,
+        broker: str,
+        message: Message,
+        done: Callable[[asyncio.Future[Receipt]], object],
     ) -> None:
         self._outlets.brokers[broker].publish(message, self.deadline).add_done_callback(done)
+        self._published = True
+        self._ledger.embark(self._entry, self._targets[at])
 
     def _acked(self, at: int, ack: asyncio.Future[Receipt]) -> None:
         assignment = self._plan.assignments[at]
         error = ack.exception()
         if error is None:
-            self._settle(at, _delivered(assignment, ack.result()))
+            self._land(at, _delivered(assignment, ack.result()))
         elif isinstance(error, Refused):
             self._refuse(at, _given_up(assignment, error.reason, error.detail))
         else:
-            self._settle(at, _settlement(_given_up(assignment, *_why(error)), "failed"))
+            self._land(at, _settlement(_given_up(assignment, *_why(error)), "failed"))
 
     def _refuse(self, at: int, refusal: Refusal) -> None:
         """Send the dead letter, unless the answer is out: then the sender's retry will."""
         dead_letter = self._outlets.dead_letter
         if dead_letter is None or self.answered:
-            self._settle(at, _settlement(refusal, "failed"))
+            self._land(at, _settlement(refusal, "failed"))
             return
         letter = dead_letter.letter(self._plan, refusal)
-        self._publish(dead_letter.broker, letter, partial(self._lettered, at, refusal))
+        self._publish(at, dead_letter.broker, letter, partial(self._lettered, at, refusal))
 
     def _lettered(self, at: int, refusal: Refusal, ack: asyncio.Future[Receipt]) -> None:
         error = ack.exception()
         if error is None:
-            self._settle(at, _settlement(refusal, "dead_lettered"))
+            self._land(at, _settlement(refusal, "dead_lettered"))
             return
         reason, detail = _why(error)
         if isinstance(error, Refused):
             reason = "dead_letter_refused"
-        self._settle(at, _settlement(refusal, "failed", reason, detail))
+        self._land(at, _settlement(refusal, "failed", reason, detail))
 
-    def _settle(self, at: int, settlement: Settlement) -> None:
-        if self._settlements[at] is not None:
-            # The deadline settled it as failed; the sender retries, the ack is only counted.
-            if settlement.status != "failed":
-                self._listener.acked_late(settlement)
-            return
+    def _land(self, at: int, settlement: Settlement) -> None:
+        """Settle a target by what this attempt did for it, and tell those who wait for it."""
+        is_settled = settlement.status != "failed"
+        if self._settlements[at] is None:
+            self._listener.settled(settlement)
+            self._put(at, settlement)
+        elif is_settled:
+            # The deadline settled it as failed; the ledger spares the sender's retry the repeat.
+            self._listener.acked_late(settlement)
+        self._ledger.land(self._entry, self._targets[at], settlement if is_settled else None)
+
+    def _put(self, at: int, settlement: Settlement) -> None:
         self._settlements[at] = settlement
-        self._listener.settled(settlement)
         self._open -= 1
         if self._open == 0 and not self.settled.done():
             self.settled.set_result(None)
@@ -212,13 +254,18 @@ class _Attempt:
         targets = [_given_up(assignment, "deadline") for assignment in assignments]
         for at, target in enumerate((*targets, *refusals)):
             if self._settlements[at] is None:
-                self._settle(at, _settlement(target, "failed", "deadline"))
+                settlement = _settlement(target, "failed", "deadline")
+                self._listener.settled(settlement)
+                self._put(at, settlement)
 
     def report(self) -> Delivery:
-        settlements = tuple(s for s in self._settlements if s is not None)
-        statuses = {settlement.status for settlement in settlements}
+        """Say what became of the event; all its targets are settled."""
+        settlements = tuple([s for s in self._settlements if s is not None])
+        statuses = [settlement.status for settlement in settlements]
         if "failed" in statuses:
             return Delivery("failed", settlements)
+        if settlements and not self._published:
+            return Delivery("duplicate", settlements)
         return Delivery(
             "dead_lettered" if "dead_lettered" in statuses else "delivered", settlements
         )

@@ -45,6 +45,21 @@ class Plan(msgspec.Struct, frozen=True):
     assignments: tuple[Assignment, ...]
     refusals: tuple[Refusal, ...]
 
+    def target_ids(self) -> list[str]:
+        """Name every target, the assignments' first: the same for every attempt, for the ledger.
+
+        A refused target has no record: it is known by where it leads and by its routes.
+        """
+        ids = [assignment.message.dedupe_id for assignment in self.assignments]
+        if not self.refusals:
+            return ids
+        for at, refusal in enumerate(self.refusals):
+            place = (refusal.routes, refusal.broker, refusal.destination)
+            # Two of one place are two targets, and the file's order tells them apart.
+            before = [(one.routes, one.broker, one.destination) for one in self.refusals[:at]]
+            ids.append(f"refused {before.count(place)} {place}")
+        return ids
+
     @property
     def is_unmatched(self) -> bool:
         """Whether no route took the event."""

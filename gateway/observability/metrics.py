@@ -39,16 +39,38 @@ class Metrics:
         )
         self.settlements = Counter(
             "gateway_settlements",
-            "Targets of accepted events by how they ended; each counts once per answer.",
+            "Targets of accepted events by how they ended, where a request had to serve them.",
             ("route", "broker", "status", "reason"),
             registry=self.registry,
         )
         self.late_acks = Counter(
             "gateway_late_acks",
-            "Acks that came after the event was answered as failed.",
+            "Acks that came after the event was answered as failed; no retry repeats them.",
             ("broker",),
             registry=self.registry,
         )
+        self.ledger_events = Gauge(
+            "gateway_ledger_events",
+            "Events that the ledger remembers.",
+            ("state",),
+            multiprocess_mode="livesum",
+            registry=self.registry,
+        )
+        self.ledger_bytes = Gauge(
+            "gateway_ledger_bytes",
+            "Bytes that the ledger takes, as estimated.",
+            multiprocess_mode="livesum",
+            registry=self.registry,
+        )
+        self.ledger_evicted = Counter(
+            "gateway_ledger_evicted",
+            "Events that the ledger had to forget early, because it was full.",
+            ("state",),
+            registry=self.registry,
+        )
+        # There from the start, so that an increase from nothing is an increase.
+        for state in ("complete", "incomplete"):
+            self.ledger_evicted.labels(state)
         self.event_seconds = Histogram(
             "gateway_event_seconds",
             "From a request's first byte to the answer of an event that every target acked.",

@@ -16,7 +16,8 @@ import structlog
 from prometheus_client import Counter, Histogram
 
 from gateway.brokers.base import State
-from gateway.delivery.fanout import Settlement
+from gateway.delivery.ledger import EntryState, Ledger
+from gateway.delivery.settlement import Settlement
 from gateway.observability.limit import RateLimit
 from gateway.observability.logs import EventLog, log_bug
 from gateway.observability.metrics import Metrics
@@ -77,7 +78,9 @@ class Recorder:
         """A request ended; `now` is monotonic seconds, for the limit on warnings."""
         self._events(outcome.source, outcome.name, outcome.reason).inc()
         if outcome.name in _WELL:
-            self._seconds(outcome.source).observe(outcome.seconds)
+            # A duplicate is an answer from memory, and says nothing of the brokers' time.
+            if outcome.name != "duplicate":
+                self._seconds(outcome.source).observe(outcome.seconds)
             if self._sample >= 1 or random.random() < self._sample:  # noqa: S311 - a sample, no secret
                 self._events_log.write("info", _fields(outcome))
             return
@@ -104,8 +107,12 @@ class Recorder:
         ).inc()
 
     def acked_late(self, settlement: Settlement) -> None:
-        """A target acked after its event was answered as failed; the retry may repeat it."""
+        """A target acked after its event was answered as failed; the retry does not repeat it."""
         self.metrics.late_acks.labels(settlement.broker).inc()
+
+    def evicted(self, state: EntryState) -> None:
+        """The ledger forgot an event early; of an incomplete one a retry may make a duplicate."""
+        self.metrics.ledger_evicted.labels(state).inc()
 
     def broker_state(self, broker: str, state: State) -> None:
         """A broker's state changed."""
@@ -117,8 +124,11 @@ class Recorder:
         """Something failed that should not have: a bug, told by its class and place only."""
         log_bug(where, error)
 
-    def tick(self, in_flight: Mapping[str, tuple[int, int]], now: float) -> None:
+    def tick(self, in_flight: Mapping[str, tuple[int, int]], ledger: Ledger, now: float) -> None:
         """Once a second: set the gauges (records and bytes), and tell what the limit held back."""
+        self.metrics.ledger_events.labels("complete").set(ledger.complete)
+        self.metrics.ledger_events.labels("incomplete").set(ledger.incomplete)
+        self.metrics.ledger_bytes.set(ledger.size)
         for broker, (records, size) in in_flight.items():
             self.metrics.in_flight.labels(broker).set(records)
             self.metrics.in_flight_bytes.labels(broker).set(size)

@@ -105,6 +105,8 @@ async def serve(
             port = ingress.getsockname()[1]
             log = structlog.get_logger()
             log.info("listening", port=port, admin_port=admin.port, workers=workers)
+            if workers > 1:
+                log.warning("each worker has a ledger of its own: copies may be published twice")
             if started is not None:
                 started(Running(port, admin.port, tree.healths))
             if env is not None:

@@ -61,7 +61,11 @@ def test_three_faults_are_told_at_their_places(tmp_path: Path) -> None:
 def test_a_fine_config(tmp_path: Path) -> None:
     done = check(write_config(tmp_path, config({"kind": "nats", "servers": ["nats://x:1"]})))
     assert (done.code, done.err) == (0, "")
-    assert done.out == f"{tmp_path / 'config.yaml'}: fine: 1 source, 1 broker, 1 route\n"
+    path = tmp_path / "config.yaml"
+    assert done.out == (
+        f"{path}: ledger: each process remembers for itself; workers and replicas do not share it\n"
+        f"{path}: fine: 1 source, 1 broker, 1 route\n"
+    )
 
 
 def test_a_warning_does_not_fail(tmp_path: Path) -> None:

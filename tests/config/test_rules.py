@@ -220,6 +220,10 @@ ERRORS = [
     ("admin: {port: ‸8080}", "port: server.port is the same"),
     # Delivery.
     ("unmatched: ‸dead_letter", "unmatched: dead_letter needs a place to put them; add delivery.d"),
+    (
+        "delivery: {ledger: {store: ‸nats-kv, broker: bus}}",
+        "store: nats-kv is not in this version; use memory",
+    ),
     ("delivery: {mode: ‸inbox}", "mode: inbox mode is not in this version; use direct"),
     (
         "delivery: {dead_letter: {broker: ‸evnts, topic: x}}",
@@ -329,8 +333,8 @@ WARNINGS = [
         "server: {host: 127.0.0.1}\n" + allow_from("").replace("[]", "‸[svix]"),
         "allow_from: the server listens on this machine only",
     ),
-    ("delivery: {dedupe: ‸{window: 2m}}", "dedupe: has no effect in this version"),
-    ("delivery: {ledger: ‸{store: memory}}", "ledger: has no effect in this version"),
+    ("delivery: {ledger: {broker: ‸bus}}", "broker: has no effect with store: memory; remove it"),
+    ("delivery: {ledger: {store: memory, bucket: ‸B}}", "bucket: has no effect with store: memory"),
     ("delivery: {inbox: ‸{store: sqlite}}", "inbox: has no effect in this version"),
 ]
 

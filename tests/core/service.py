@@ -15,6 +15,7 @@ from gateway.address import Networks
 from gateway.brokers.fake import FakeBroker, Stored
 from gateway.delivery.dead_letter import DeadLetter
 from gateway.delivery.fanout import FanOut, Outlets
+from gateway.delivery.ledger import Ledger, Retention
 from gateway.event import Sender
 from gateway.ingress import Ingress
 from gateway.observability.metrics import Metrics
@@ -32,6 +33,8 @@ PATH = "/webhooks/clerk"
 LETTERS = "clerk.dead-letter"
 # Never reached by what answers at once, however slow the machine.
 AMPLE = 30.0
+
+RETENTION = Retention(window=120.0, incomplete_for=3600.0, max_bytes=1024 * 1024)
 
 Unmatched = Literal["accept", "dead_letter", "reject"]
 
@@ -73,6 +76,7 @@ class Service:
         trusted_proxies: Sequence[str] = (),
         type_required: bool = True,
         abort_permanent: bool = False,
+        retention: Retention | None = None,
     ) -> None:
         self.events, self.bus = FakeBroker("events"), FakeBroker("bus")
         self.recorder = Recorder(Metrics())
@@ -91,7 +95,8 @@ class Service:
         letter = DeadLetter("events", "kafka", LETTERS) if dead_letter else None
         outlets = Outlets({"events": self.events, "bus": self.bus}, letter)
         self.serving = Serving(edge, self.table, unmatched, outlets)
-        self.fan_out = FanOut(self.recorder)
+        self.ledger = Ledger(retention or RETENTION, self.recorder.evicted)
+        self.fan_out = FanOut(self.recorder, self.ledger)
         self.ingress = Ingress(self.serving, self.fan_out, self.recorder)
         self.requests = 0
 
@@ -103,6 +108,17 @@ class Service:
     async def __aexit__(self, *_: object) -> None:
         await self.events.close(0)
         await self.bus.close(0)
+
+    def forget(self) -> None:
+        """Empty the ledger, as a restart does."""
+        self.ledger.retain(Retention(0, 0, 0))
+        self.ledger.retain(RETENTION)
+
+    @property
+    def timed(self) -> float:
+        """How many answers were timed."""
+        (collected,) = self.recorder.metrics.event_seconds.collect()
+        return sum(one.value for one in collected.samples if one.name.endswith("_count"))
 
     @property
     def stored(self) -> list[Stored]:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gateway.answer import event_body, failure_body, rejection_body
 from gateway.brokers.base import Receipt
-from gateway.delivery.fanout import Settlement
+from gateway.delivery.settlement import Settlement
 from gateway.routing.table import Kind
 
 KINDS: dict[str, Kind] = {"events": "kafka", "bus": "nats"}

@@ -6,17 +6,21 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Literal
 
+import msgspec
 import pytest
 
 from gateway.brokers.base import Message, Receipt
 from gateway.brokers.fake import FakeBroker
 from gateway.delivery.dead_letter import DeadLetter
-from gateway.delivery.fanout import Delivery, FanOut, Outlets, Settlement
+from gateway.delivery.fanout import FanOut, Outlets
+from gateway.delivery.ledger import EntryState, Ledger, Retention
 from gateway.delivery.plan import Assignment, Plan, Refusal
+from gateway.delivery.settlement import Delivery, Settlement
 from tests.core.builders import BODY, SVIX_ID, metadata
 
 AMPLE = 10.0
 SHORT = 0.05
+RETENTION = Retention(window=120.0, incomplete_for=3600.0, max_bytes=1024 * 1024)
 LETTERS = "clerk.dead-letter"
 EXPRESSION = Refusal(("orgs",), "bus", "clerk.{data.x}", "expression", "gave nothing")
 
@@ -35,15 +39,28 @@ class Listener:
         self.late.append(settlement)
 
 
+class Watched(FakeBroker):
+    """Counts what is published to it, whether or not it takes it."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.tried = 0
+
+    def publish(self, message: Message, deadline: float) -> asyncio.Future[Receipt]:
+        self.tried += 1
+        return super().publish(message, deadline)
+
+
 class Rig:
     """A fan-out over three fakes: two for targets, one for dead letters."""
 
     def __init__(self) -> None:
         self.listener = Listener()
-        self.events = FakeBroker("events")
-        self.bus = FakeBroker("bus")
-        self.letters = FakeBroker("letters")
-        self.fan_out = FanOut(self.listener)
+        self.events = Watched("events")
+        self.bus = Watched("bus")
+        self.letters = Watched("letters")
+        self.evicted: list[EntryState] = []
+        self.restart()
         self.with_dead_letter(None)
 
     def with_dead_letter(self, kind: Literal["kafka", "nats"] | None = "kafka") -> None:
@@ -51,10 +68,19 @@ class Rig:
         letter = DeadLetter("letters", kind, LETTERS) if kind else None
         self.outlets = Outlets(brokers, letter)
 
+    def restart(self, retention: Retention = RETENTION) -> None:
+        """Be another process, which remembers nothing."""
+        self.ledger = Ledger(retention, self.evicted.append)
+        self.fan_out = FanOut(self.listener, self.ledger)
+
     async def deliver(self, *refusals: Refusal, within: float = AMPLE) -> Delivery:
         """Deliver one record to each broker, beside what is refused already."""
+        return await self.carry_out(plan(*refusals), within)
+
+    async def carry_out(self, what: Plan, within: float = AMPLE) -> Delivery:
+        """Deliver what a plan says."""
         deadline = asyncio.get_running_loop().time() + within
-        return await self.fan_out.deliver(plan(*refusals), self.outlets, deadline)
+        return await self.fan_out.deliver(what, self.outlets, deadline)
 
 
 @pytest.fixture
@@ -123,8 +149,9 @@ async def test_a_plan_without_targets_is_done(rig: Rig) -> None:
     assert await rig.fan_out.deliver(nothing, rig.outlets, 0) == Delivery("delivered", ())
 
 
-async def test_a_duplicate_is_a_delivery(rig: Rig) -> None:
+async def test_what_a_broker_calls_a_duplicate_is_a_delivery(rig: Rig) -> None:
     await rig.deliver()
+    rig.restart()
     delivery = await rig.deliver()
     assert delivery.status == "delivered"
     assert statuses(delivery) == [("duplicate", ""), ("duplicate", "")]
@@ -279,7 +306,8 @@ async def test_a_deadline_that_has_passed_fails_at_once(rig: Rig) -> None:
 
 async def test_a_process_that_ends_gives_up_what_is_open(rig: Rig) -> None:
     rig.events.stall()
-    several = [asyncio.create_task(rig.deliver()) for _ in range(3)]
+    plans = [msgspec.structs.replace(plan(), metadata=metadata(id=f"msg_{n}")) for n in range(3)]
+    several = [asyncio.create_task(rig.carry_out(one)) for one in plans]
     await soon(lambda: len(rig.listener.told) == 3)
     assert rig.fan_out.unanswered == 3
     rig.fan_out.give_up()

@@ -7,7 +7,7 @@ import io
 import json
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import pytest
@@ -102,9 +102,86 @@ async def test_what_makes_no_difference(more: dict[str, Any]) -> None:
 async def test_a_record_that_the_broker_already_has() -> None:
     async with Service() as service:
         await service.post()
+        service.forget()
         answer = await service.post()
         assert answer.word == (200, "delivered")
         assert answer.targets == [("duplicate", "")] * 2
+
+
+async def test_a_copy_is_a_duplicate_and_nothing_is_published() -> None:
+    async with Service() as service:
+        first = await service.post()
+        copy = await service.post(headers=genuine(timestamp=int(time.time()) - 5))
+        assert copy.word == (200, "duplicate")
+        assert copy.body == {**first.body, "status": "duplicate"}
+        assert len(service.stored) == 2
+        assert service.counted("events") == {
+            ("clerk", "delivered", ""): 1,
+            ("clerk", "duplicate", ""): 1,
+        }
+        # What was settled before is not counted again, and not timed.
+        assert sum(service.counted("settlements").values()) == 2
+        assert service.timed == 1
+
+
+async def test_a_copy_of_another_source_or_id_is_no_copy() -> None:
+    async with Service() as service:
+        await service.post()
+        other = signed(svix_id="msg_other", timestamp=int(time.time()))
+        assert (await service.post(headers=other)).word == (200, "delivered")
+
+
+@pytest.mark.parametrize(
+    ("headers", "word"),
+    [
+        pytest.param(lambda: genuine(svix_id="msg_2c")[:2] + genuine()[2:], 401, id="forged"),
+        pytest.param(lambda: genuine(timestamp=1), 401, id="expired"),
+    ],
+)
+async def test_what_is_not_proven_never_reaches_the_ledger(
+    headers: Callable[[], list[tuple[bytes, bytes]]], word: int
+) -> None:
+    async with Service() as service:
+        assert (await service.post(headers=headers())).word == (word, "rejected")
+        assert (service.ledger.complete, service.ledger.incomplete) == (0, 0)
+        await service.post()
+        assert (await service.post(headers=headers())).word == (word, "rejected")
+
+
+@pytest.mark.parametrize("unmatched", ["accept", "reject"])
+async def test_an_event_without_targets_needs_no_memory(
+    unmatched: Literal["accept", "reject"],
+) -> None:
+    async with Service(route(events=["session.*"]), unmatched=unmatched) as service:
+        words = {(await service.post()).word for _ in range(2)}
+        assert words == {({"accept": 200, "reject": 422}[unmatched], "unmatched")}
+        assert (service.ledger.complete, service.ledger.incomplete) == (0, 0)
+
+
+async def test_the_letter_of_an_unmatched_event_is_sent_once() -> None:
+    routes = route(events=["session.*"])
+    async with Service(routes, unmatched="dead_letter", dead_letter=True) as service:
+        assert (await service.post()).word == (200, "dead_lettered")
+        copy = await service.post()
+        assert copy.word == (200, "duplicate")
+        assert copy.targets == [("dead_lettered", "unmatched")]
+        assert len(service.stored) == 1
+
+
+async def test_a_retry_shows_what_was_settled_before() -> None:
+    async with Service() as service:
+        service.bus.fail("no_leader", times=1)
+        failed = await service.post()
+        assert failed.word == (503, "failed")
+        retry = await service.post()
+        assert retry.word == (200, "delivered")
+        assert retry.targets == [FINE, FINE]
+        assert retry.body["targets"][0] == failed.body["targets"][0]
+        assert service.counted("settlements") == {
+            ("users", "events", "delivered", ""): 1,
+            ("users", "bus", "failed", "no_leader"): 1,
+            ("users", "bus", "delivered", ""): 1,
+        }
 
 
 async def test_a_hundred_targets_are_told_in_under_4_kilobytes() -> None:
@@ -647,6 +724,7 @@ async def test_a_request_ends_with_the_config_it_began_with() -> None:
         service.requests += 1
         assert (await service.post()).word == (401, "rejected")
         service.ingress.serve(old)
+        service.forget()
         assert (await service.post()).word == (200, "delivered")
 
 

@@ -134,8 +134,8 @@ async def test_the_clerk_secret_rotates_as_clerk_does_it(
 ) -> None:
     """Under load, by every step that docs/http.md tells; both copies of an event come at once.
 
-    On JetStream one event is one message. On Kafka it is two records until there is a ledger of
-    what was delivered, and consumers dedupe: tests/docs/test_consumers.py.
+    One event is one message, whichever workers its copies reach. On Kafka that holds within one
+    worker: tests/e2e/test_ledger.py.
     """
     stream, files = unique("rotation"), kept(tmp_path)
     gateway = gateways(await on(own_nats, stream, files.secrets), workers)
