@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from tests.canaries import OTHER_SECRET, SECRET
 from tests.e2e.client import Answer, Client, event, new_id, signed, until
 from tests.e2e.conftest import Start
 from tests.e2e.readback import create_stream, kafka_records, stream_messages
+from tests.e2e.test_rotation import held, on, replace, until_said
 from tests.servers.kafka import KafkaAt, KafkaServer
 from tests.servers.nats import NatsServer
 
@@ -158,6 +160,22 @@ async def test_a_resend_after_the_window_is_published_again(
         await until(has_passed, "the window is over")
     assert set(words) == {(200, "delivered"), (200, "duplicate")}
     assert await stored(kafka_server, topic) == {svix_id: 2}
+
+
+async def test_a_reload_keeps_what_is_known(
+    gateways: Start, nats_server: NatsServer, unique: Callable[[str], str], tmp_path: Path
+) -> None:
+    path = tmp_path / "secrets"
+    path.write_text(SECRET)
+    gateway = gateways(await on(nats_server, unique("kept"), held(path)))
+    svix_id, body = new_id(), event()
+    async with Client(gateway) as client:
+        await client.until_ready()
+        assert (await client.post(body, signed(body, svix_id))).word == (200, "delivered")
+        replace(path, OTHER_SECRET)
+        await until_said(gateway, "config reloaded")
+        copy = await client.post(body, signed(body, svix_id, secret=OTHER_SECRET))
+    assert copy.word == (200, "duplicate")
 
 
 @pytest.mark.parametrize(("workers", "told"), [(1, 0), (2, 1)])
