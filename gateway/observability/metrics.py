@@ -49,6 +49,23 @@ class Metrics:
             ("broker",),
             registry=self.registry,
         )
+        self.event_seconds = Histogram(
+            "gateway_event_seconds",
+            "From a request's first byte to the answer of an event that every target acked.",
+            ("source",),
+            buckets=_BUCKETS,
+            registry=self.registry,
+        )
+        self.connections = Gauge(
+            "gateway_connections",
+            "Connections that are open on the webhook port.",
+            multiprocess_mode="livesum",
+            registry=self.registry,
+        )
+        self._declare_ledger()
+        self._declare_brokers()
+
+    def _declare_ledger(self) -> None:
         self.ledger_events = Gauge(
             "gateway_ledger_events",
             "Events that the ledger remembers.",
@@ -71,19 +88,8 @@ class Metrics:
         # There from the start, so that an increase from nothing is an increase.
         for state in ("complete", "incomplete"):
             self.ledger_evicted.labels(state)
-        self.event_seconds = Histogram(
-            "gateway_event_seconds",
-            "From a request's first byte to the answer of an event that every target acked.",
-            ("source",),
-            buckets=_BUCKETS,
-            registry=self.registry,
-        )
-        self.connections = Gauge(
-            "gateway_connections",
-            "Connections that are open on the webhook port.",
-            multiprocess_mode="livesum",
-            registry=self.registry,
-        )
+
+    def _declare_brokers(self) -> None:
         self.broker_up = Gauge(
             "gateway_broker_up",
             "1 while a publish to the broker could succeed; over several workers the least.",
