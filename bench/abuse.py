@@ -2,7 +2,8 @@
 
 `make abuse` prints a row for each kind: the latencies beside it, how they compare with the calm
 rounds right before, what the process grew by meanwhile and for good, and how requests ended. It
-fails where the median is more than twice the calm one, or where a valid event is not delivered.
+fails where the median is more than twice the calm one, measured twice, or where a valid event is
+not delivered.
 The abuser is a process of its own, at the rates given below; on few cores it takes time from the
 gateway as well.
 """
@@ -258,7 +259,9 @@ async def compare(options: argparse.Namespace) -> int:
                 failed = [
                     kind
                     for kind in options.kinds or KINDS
+                    # A second opinion, since other work on the machine counts against us.
                     if not await rounds(gateway, client, kind, options)
+                    and not await rounds(gateway, client, kind, options)
                 ]
     if failed:
         print(f"more than {LIMIT:g} times the calm median: {', '.join(failed)}")
