@@ -55,7 +55,6 @@ def bounded_protocol(
 
     class BoundProtocol(_BoundedProtocol):
         _connections = connections
-        _limits = connections.limits
         _on_fault = staticmethod(on_fault)
         _fault_headers = fault_headers
 
@@ -105,7 +104,6 @@ class _BoundedProtocol(ParsingProtocol):
         self.first_byte = time.monotonic()
         if not self._connections.enter(self):
             self._turn_away(OVERLOADED)
-            self.transport.close()
             return
         self._head_timer = self.loop.call_later(self._limits.header_timeout, self._head_expired)
 
