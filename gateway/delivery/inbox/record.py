@@ -48,7 +48,8 @@ class Record(msgspec.Struct, frozen=True, gc=False):
         """What copies of the event share: source and svix-id; a replay is an event of its own."""
         metadata = self.plan.metadata
         name = f"{metadata.gateway_source} {metadata.id}"
-        return f"{name} r{self.replay}" if self.replay else name
+        # Two targets of one event may be replayed at once, each as a record of its own.
+        return f"{name} r{self.replay} {' '.join(self.plan.target_ids())}" if self.replay else name
 
 
 class Target(msgspec.Struct, frozen=True, gc=False):
