@@ -1,7 +1,8 @@
 """A load generator: signed user.created events over N keep-alive connections, one at a time each.
 
-`python bench/load.py URL SECRET CONNECTIONS SECONDS` prints one JSON line. It signs beforehand,
-so that what it measures is the server.
+`python bench/load.py URL SECRET CONNECTIONS SECONDS SIZE EVENTS` prints one JSON line. It signs
+EVENTS requests beforehand, so that what it measures is the server; a server that takes more gets
+some again, and says `duplicate`, which is counted.
 """
 
 from __future__ import annotations
@@ -23,14 +24,15 @@ from pydantic import SecretStr
 from gateway.clerk.samples import sample
 from gateway.signature import decode_secret
 
-PREPARED = 4096
+_WORD = b'{"status":"'
+"""How an answer of the gateway begins; its word follows."""
 
 
-def requests(url: str, secret: str, size: int) -> list[bytes]:
-    """Sign `PREPARED` requests of about `size` bytes of body each, every id and key its own."""
+def requests(url: str, secret: str, size: int, events: int) -> list[bytes]:
+    """Sign `events` requests of about `size` bytes of body each, every id and key its own."""
     key, parts = decode_secret(SecretStr(secret)).get_secret_value(), urlsplit(url)
     prepared, run = [], time.time_ns()
-    for number in range(PREPARED):
+    for number in range(events):
         overrides = {"data.id": f"user_{number:08d}"}
         body = sample("user.created", int(time.time() * 1000), overrides)
         body += b" " * max(0, size - len(body))
@@ -72,7 +74,8 @@ class Connection(asyncio.Protocol):
             return
         self._buffer = b""
         self._run.latencies.append(time.perf_counter() - self._sent)
-        self._run.statuses[head[9:12].decode()] += 1
+        word = body[len(_WORD) :].partition(b'"')[0] if body.startswith(_WORD) else b""
+        self._run.statuses[f"{head[9:12].decode()} {word.decode()}".strip()] += 1
         self._send()
 
     def connection_lost(self, _: Exception | None) -> None:
@@ -84,7 +87,7 @@ class Connection(asyncio.Protocol):
             self._run.finished()
             return
         self._sent = time.perf_counter()
-        self._transport.write(self._run.prepared[self._at % PREPARED])
+        self._transport.write(self._run.prepared[self._at % len(self._run.prepared)])
         self._at += self._run.connections
 
 
@@ -107,9 +110,11 @@ class Run:
             self.done.set()
 
 
-async def main(url: str, secret: str, connections: int, seconds: float, size: int) -> None:
+async def main(
+    url: str, secret: str, connections: int, seconds: float, size: int, events: int
+) -> None:
     parts = urlsplit(url)
-    run = Run(requests(url, secret, size), connections, seconds)
+    run = Run(requests(url, secret, size, events), connections, seconds)
     run.until = time.perf_counter() + seconds
     began = time.perf_counter()
     loop = asyncio.get_running_loop()
@@ -136,6 +141,6 @@ async def main(url: str, secret: str, connections: int, seconds: float, size: in
 
 
 if __name__ == "__main__":
-    uvloop.run(
-        main(sys.argv[1], sys.argv[2], int(sys.argv[3]), float(sys.argv[4]), int(sys.argv[5]))
-    )
+    address, key, *numbers = sys.argv[1:]
+    count, duration, body_size, total = numbers
+    uvloop.run(main(address, key, int(count), float(duration), int(body_size), int(total)))
