@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -10,6 +12,9 @@ from gateway.server.faults import MALFORMED, FaultError
 from gateway.server.heads import without_upgrade
 
 __all__ = ["ParsingProtocol"]
+
+_PIECE = 16 * 1024
+"""Bytes that are parsed before it is looked at what they have made; uvloop reads 256,000."""
 
 
 class ParsingProtocol(HttpToolsProtocol):
@@ -21,14 +26,32 @@ class ParsingProtocol(HttpToolsProtocol):
     Set in `on_headers_complete`, where the parser says `should_upgrade`.
     """
 
+    def data_received(self, data: bytes) -> None:
+        """Take it in pieces, so that whatever is too much is refused before it is large.
+
+        In memory a header is twenty times its bytes, and one that is not whole is the parser's.
+        """
+        # The event loop's own clock, unrounded: uvloop's `time()` counts milliseconds.
+        whole, now = memoryview(data), time.monotonic()
+        for begin in range(0, len(data), _PIECE):
+            self.take(whole[begin : begin + _PIECE], now)
+
+    def take(self, data: memoryview, now: float) -> None:
+        """Parse a piece of what has arrived `now`, and look at what it has made."""
+        raise NotImplementedError
+
+    def forget_head(self) -> None:
+        """Let go of what was taken of a head. Nothing can be parsed any more."""
+        self.url, self.headers = b"", []
+        self.scope = self.parser = None  # type: ignore[assignment]  # as uvicorn does at the end
+
     def parse(self, data: memoryview) -> Fault | None:
         """Parse all of it, or to the first fault, which is given."""
         try:
             while data:
                 data = self._parse(data)
         except httptools.HttpParserError as error:
-            cause = error.__context__
-            return cause.fault if isinstance(cause, FaultError) else MALFORMED
+            return _fault_of(error)
         return None
 
     def _parse(self, data: memoryview) -> memoryview:
@@ -51,3 +74,10 @@ class ParsingProtocol(HttpToolsProtocol):
         self._upgrade_ignored = False
         self.parser.feed_data(head)
         return rest
+
+
+def _fault_of(error: httptools.HttpParserError) -> Fault:
+    # Not in `parse`: the error's traceback leads to the frame of that, and with the error in it
+    # they would be a ring that holds the received bytes until the garbage is collected.
+    cause = error.__context__
+    return cause.fault if isinstance(cause, FaultError) else MALFORMED

@@ -80,9 +80,9 @@ class _BoundedProtocol(ParsingProtocol):
         self.timeout_keep_alive = self._limits.idle_timeout  # type: ignore[assignment]  # a float will do
         self._head_size = 0
         """Bytes since the head began; more than the head's where the body came with it, and
-        without those of its first segment where it began in the middle of that."""
+        without those of its first piece where it began in the middle of that."""
         self._at_start = True
-        """Nothing of the current segment has been parsed into a message yet."""
+        """Nothing of the current piece has been parsed into a message yet."""
         self._in_head = False
         self._is_deaf = False
         """Nothing that still comes is of use: a fault was found, or the last answer is out."""
@@ -115,7 +115,8 @@ class _BoundedProtocol(ParsingProtocol):
         super().connection_lost(exc)
         # These point back here. What a sender made large must not wait for the garbage collector,
         # which counts objects and not bytes.
-        self.headers, self.scope, self.cycle = [], None, None  # type: ignore[assignment]
+        self.forget_head()
+        self.cycle = None  # type: ignore[assignment]  # as before the first request
         self.pipeline.clear()
 
     def give_up(self, reason: str) -> None:
@@ -155,18 +156,17 @@ class _BoundedProtocol(ParsingProtocol):
 
     # --- bytes in
 
-    def data_received(self, data: bytes) -> None:
+    def take(self, data: memoryview, now: float) -> None:
         if self._is_deaf:
             return
         if self._in_head:
             self._head_size += len(data)
         else:
-            # The event loop's own clock, unrounded: uvloop's `time()` counts milliseconds.
-            self.first_byte = time.monotonic()
+            self.first_byte = now
             self._head_size = len(data)
             self._at_start = True
         arrived = self._arriving
-        fault = self.parse(memoryview(data))
+        fault = self.parse(data)
         if fault is not None:
             self._end(fault)
             return
@@ -207,6 +207,15 @@ class _BoundedProtocol(ParsingProtocol):
             self._head_size = 0
         self.scope["extensions"] = {CONNECTION: self}  # type: ignore[dict-item]  # not ASGI's own
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        # What comes behind the head are trailers, which count for nothing: they came after what
+        # they would speak of (RFC 9110, section 6.5.1).
+        if not self._in_head:
+            return
+        if len(self.headers) >= self._limits.max_headers:
+            raise FaultError(HEAD_TOO_LARGE)
+        super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
         # The parser takes any version, and none; a fragment is for no server, and CONNECT for a
         # proxy (RFC 9112, 2.3, 3.2; RFC 9110, 9.3.6).
@@ -220,19 +229,15 @@ class _BoundedProtocol(ParsingProtocol):
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
-        # The ordinary head need not be measured: it came at a segment's start, and is small.
+        # The ordinary head need not be measured: it came at a piece's start, and is small.
         measured = self._at_start and self._head_size <= self._limits.max_head
-        if (not measured or len(self.headers) > self._limits.max_headers) and (
-            self._is_head_too_large()
-        ):
+        if not measured and self._is_head_too_large():
             raise FaultError(HEAD_TOO_LARGE)
         if len(self.pipeline) >= self._limits.max_pipelined:
             raise FaultError(OVERLOADED)
         self._at_start = False
         super().on_headers_complete()
-        # What the parser still gives as headers are trailers, which count for nothing: they came
-        # after what they would speak of (RFC 9110, section 6.5.1).
-        self.headers, self._barren = [], 0
+        self._barren = 0
 
     def on_body(self, body: bytes) -> None:
         if self.cycle.response_complete:
@@ -289,8 +294,7 @@ class _BoundedProtocol(ParsingProtocol):
 
     def _is_head_too_large(self) -> bool:
         """Measure what the parser has given of the head so far."""
-        too_large = size_of(self.url, self.headers) > self._limits.max_head
-        return too_large or len(self.headers) > self._limits.max_headers
+        return size_of(self.url, self.headers) > self._limits.max_head
 
     def _settle(self) -> None:
         self._connections.settle(self._arriving)
@@ -348,6 +352,7 @@ class _BoundedProtocol(ParsingProtocol):
         """Read no more; answer for the fault once all that came before it is answered."""
         self.fault = fault
         self._is_deaf = True
+        self.forget_head()
         self._settle()
         cycle: RequestResponseCycle | None = self.cycle
         if cycle is None or (cycle.response_complete and not cycle.more_body):

@@ -12,6 +12,7 @@ from typing import Any
 import httptools
 import msgspec
 import pytest
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from fuzz.edge import Target, main, target
 from fuzz.judge import ViolationError
@@ -229,6 +230,7 @@ def hold_every_header(patch: pytest.MonkeyPatch) -> None:
     """A protocol without a bound on the head."""
     patch.setattr(_BoundedProtocol, "_is_head_too_large", lambda _: False)
     patch.setattr(_BoundedProtocol, "_bound_head", lambda _: None)
+    patch.setattr(_BoundedProtocol, "on_header", HttpToolsProtocol.on_header)
 
 
 def raise_in_the_protocol(patch: pytest.MonkeyPatch) -> None:
