@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from asyncio import Future
 
 __all__ = [
+    "Bounds",
     "Entry",
     "Feed",
     "Held",
@@ -82,6 +83,17 @@ class Placed(msgspec.Struct, frozen=True, gc=False):
     state: Literal["stored", "pending", "finished"]
     """`stored`: it is durable now. `pending`: a copy of it waits already, durably. `finished`: a
     copy was settled less than the dedupe window ago."""
+
+
+class Bounds(msgspec.Struct, frozen=True):
+    """What a store is held to."""
+
+    max_bytes: int
+    """Of what waits; a record that does not fit is refused by `InboxFullError`."""
+    parked_max_bytes: int
+    """Of what is parked: a bound of its own, so that it never fills the live one."""
+    window: float
+    """Seconds that a finished record is remembered by its name."""
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False):
@@ -173,6 +185,10 @@ class Store(Protocol):
     @property
     def commits(self) -> int:
         """How often what was written was made durable: for SQLite one fsync of the log each."""
+        ...
+
+    def bound(self, bounds: Bounds) -> None:
+        """Be held to other bounds from now on; what is stored already stays."""
         ...
 
     async def start(self, feed: Feed) -> None:
