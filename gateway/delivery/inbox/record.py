@@ -39,7 +39,7 @@ class Record(msgspec.Struct, frozen=True, gc=False):
 
     plan: Plan
     stored_at: float
-    """Unix seconds at which the gateway received it."""
+    """Unix seconds since which it waits: when it was received, or last replayed."""
     replay: int = 0
     """How many times an operator has replayed it: `.r<n>` of its records' dedupe ids."""
 
@@ -56,7 +56,7 @@ class Target(msgspec.Struct, frozen=True, gc=False):
     """One target of a record, by its place: the plan's assignments first, then its refusals."""
 
     broker: str
-    """Empty for an event that no route takes: it has no target but the dead letter."""
+    """Empty for a refusal: it waits for no broker but the dead letter's."""
     destination: str
     lane: int
     """64 bits of a hash: records of one lane are delivered one after the other, in order of
@@ -76,28 +76,29 @@ def targets(record: Record) -> tuple[Target, ...]:
         for one in plan.assignments
     ]
     found += [
-        Target(one.broker, one.destination, _hash("refused", record.name, str(at)))
+        Target("", one.destination, _hash("refused", record.name, str(at)))
         for at, one in enumerate(plan.refusals)
     ]
     return tuple(found)
 
 
-def replayed(record: Record, target: int) -> Record:
+def replayed(record: Record, target: int, now: float) -> Record:
     """Give the record that delivers one target of another once more, on an operator's word.
 
+    `now` is Unix seconds, from which its age counts: what was parked for long is not too old.
     Its dedupe id is another one, so that no broker takes it for the attempt that failed.
     """
     plan, replay = record.plan, record.replay + 1
     at = target - len(plan.assignments)
     if at >= 0:
         alone = msgspec.structs.replace(plan, assignments=(), refusals=(plan.refusals[at],))
-        return Record(alone, record.stored_at, replay)
+        return Record(alone, now, replay)
     one = plan.assignments[target]
     dedupe_id = one.message.dedupe_id.removesuffix(f".r{record.replay}")
     message = msgspec.structs.replace(one.message, dedupe_id=f"{dedupe_id}.r{replay}")
     assignment = msgspec.structs.replace(one, message=message)
     alone = msgspec.structs.replace(plan, assignments=(assignment,), refusals=())
-    return Record(alone, record.stored_at, replay)
+    return Record(alone, now, replay)
 
 
 def _hash(*parts: str) -> int:

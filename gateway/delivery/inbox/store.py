@@ -104,7 +104,7 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     partition: int
     """0 for a store that has one owner; see `Feed.lost`."""
     stored_at: float
-    """Unix seconds."""
+    """The record's own: its age counts from there."""
     owed: int
     """Bitmask of the targets that are not settled, by their place in `targets`; never 0."""
     targets: tuple[Target, ...]
@@ -123,7 +123,16 @@ class Feed(Protocol):
         ...
 
     def withdrawn(self, ref: int) -> bool:
-        """Forget a waiting record that an operator discards; False while it is being published."""
+        """Forget a waiting record that an operator discards; False while it is being published.
+
+        Where discarding it then fails, the store gives it to `stored` once more.
+        """
+        ...
+
+    def discarded(self, record: Record, targets: int) -> None:
+        """Take note that an operator has dropped these targets (a bitmask), durably: waiting or
+        parked, it is their settlement.
+        """
         ...
 
     def lost(self, partition: int) -> None:
