@@ -1,0 +1,5 @@
+"""The embedded store of the inbox: one SQLite file, one owner."""
+
+from gateway.delivery.inbox.sqlite.store import SqliteStore
+
+__all__ = ["SqliteStore"]

@@ -1,0 +1,90 @@
+"""What is asked of the writer, and how its outcome is told: values that cross the two threads.
+
+The event loop makes an operation and never touches it again until the writer gives it back.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from gateway.delivery.inbox.record import Record, Target
+from gateway.delivery.inbox.store import Entry, InboxUnavailableError, Parked, Placed
+
+if TYPE_CHECKING:
+    from asyncio import Future
+
+__all__ = ["Discard", "Operation", "Park", "Put", "Settle", "Unpark", "entry_of"]
+
+
+class Put(msgspec.Struct, eq=False):
+    """Store a record."""
+
+    name: str
+    record: Record
+    encoded: bytes
+    targets: tuple[Target, ...]
+    packed: bytes
+    """The targets, as they are stored."""
+    owed: int
+    size: int
+    future: Future[Placed]
+    ref: int = 0
+    placed: Placed | None = None
+    error: InboxUnavailableError | None = None
+
+
+class Settle(msgspec.Struct, eq=False):
+    """Keep what is still owed."""
+
+    ref: int
+    owed: int
+    future: Future[None]
+    size: int = 0
+    error: InboxUnavailableError | None = None
+
+
+class Park(msgspec.Struct, eq=False):
+    """Set a target aside, and keep what is still owed."""
+
+    ref: int
+    owed: int
+    parked: Parked
+    encoded: bytes
+    size: int
+    future: Future[None]
+    error: InboxUnavailableError | None = None
+
+
+class Unpark(msgspec.Struct, eq=False):
+    """Put parked targets back."""
+
+    places: tuple[tuple[int, int], ...]
+    """Ref and target of each."""
+    rerouted: dict[tuple[int, int], Record]
+    future: Future[int]
+    size: int = 0
+    done: int = 0
+    entries: tuple[Entry, ...] = ()
+    """What is to be dispatched now."""
+    error: InboxUnavailableError | None = None
+
+
+class Discard(msgspec.Struct, eq=False):
+    """Drop waiting records, and parked targets."""
+
+    refs: tuple[int, ...]
+    places: tuple[tuple[int, int], ...]
+    future: Future[int]
+    size: int = 0
+    done: int = 0
+    error: InboxUnavailableError | None = None
+
+
+Operation = Put | Settle | Park | Unpark | Discard
+
+
+def entry_of(put: Put) -> Entry:
+    """Give what the dispatcher keeps of a record that was stored."""
+    return Entry(put.ref, 0, put.record.stored_at, put.owed, put.targets, put.size)
