@@ -189,8 +189,7 @@ def _look(path: Path, header: bytes, schema: Schema) -> None:
     if int.from_bytes(header[68:72], "big") != APPLICATION_ID:
         raise InboxUnusableError(where, "is another application's SQLite file", _ELSEWHERE)
     try:
-        # It writes neither to the file nor to its log, also when it closes.
-        connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, timeout=_BUSY)
+        connection = _open_to_look(path)
         try:
             (version,) = connection.execute("PRAGMA user_version").fetchone()
             if version > schema.version:
@@ -211,6 +210,16 @@ def _look(path: Path, header: bytes, schema: Schema) -> None:
         )
     if version < schema.version:
         _migrate(path, version, schema)
+
+
+def _open_to_look(path: Path) -> sqlite3.Connection:
+    """Connect so that neither the file nor its log is written to, nor made, nor removed."""
+    log = Path(f"{path}-wal")
+    # Without a log the file is all there is; with one SQLite may only be told not to write.
+    alone = "" if log.exists() and log.stat().st_size else "&immutable=1"
+    return sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode=ro{alone}", uri=True, timeout=_BUSY, isolation_level=None
+    )
 
 
 def _migrate(path: Path, version: int, schema: Schema) -> None:

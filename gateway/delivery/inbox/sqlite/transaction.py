@@ -127,14 +127,16 @@ class Transaction:
         Gives how many had to go before their time, because there are too many.
         """
         book, bounds = self.book, self._bounds
-        (last,) = self._execute(
-            "SELECT max(ref) FROM (SELECT ref FROM event WHERE ref > ? ORDER BY ref LIMIT ?)",
+        last, seen = self._execute(
+            "SELECT max(ref), count(*)"
+            " FROM (SELECT ref FROM event WHERE ref > ? ORDER BY ref LIMIT ?)",
             (book.swept, most),
         ).fetchone()
-        if last is None:
+        if not seen:
             book.swept = 0
             return 0
-        first, book.swept = book.swept, last
+        # At the end it begins anew: there are always later ones, and the earlier ones expire.
+        first, book.swept = book.swept, last if seen == most else 0
         window = (first, last, self._now - bounds.window, self._now + bounds.window)
         gone = self._execute(
             "DELETE FROM event WHERE ref > ? AND ref <= ? AND finished_at IS NOT NULL"
