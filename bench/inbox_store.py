@@ -3,9 +3,10 @@
     python -m bench.inbox_store [--events 20000] [--senders 64] [--size 1024] [--path FILE]
 
 Each sender puts an event, waits until it is durable, settles it, waits again, and goes on. The CPU
-is that of the whole process: event loop, writer, SQLite. Where there is a C compiler the syncs are those that the kernel was asked for; else it says so, and the store's own count of
-commits stands alone. `--path` should be on the disk that the inbox will be on: a file system in
-memory syncs for nothing.
+is that of the whole process: event loop, writer, SQLite. Where there is a C compiler the syncs are
+those that the kernel was asked for; else it says so, and the store's own count of commits stands
+alone. `--path` should be on the disk that the inbox will be on: a file system in memory syncs for
+nothing.
 """
 
 from __future__ import annotations
@@ -44,6 +45,9 @@ class _Refs:
 
     def withdrawn(self, ref: int) -> bool:
         return ref < 0
+
+    def discarded(self, record: Record, targets: int) -> None:
+        raise AssertionError(record.name, targets)
 
     def lost(self, partition: int) -> None:
         raise AssertionError(partition)

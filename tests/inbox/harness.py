@@ -52,6 +52,7 @@ class FeedLog:
         self.publishing: set[int] = set()
         """Refs that are being published, and so are not withdrawn."""
         self.withdrawals: list[int] = []
+        self.discards: list[tuple[Record, int]] = []
 
     def stored(self, entry: Entry, record: Record | None) -> None:  # noqa: ARG002 - the contract's
         """Keep an entry."""
@@ -65,6 +66,10 @@ class FeedLog:
         self.withdrawals.append(ref)
         del self.entries[ref]
         return True
+
+    def discarded(self, record: Record, targets: int) -> None:
+        """Keep what was dropped."""
+        self.discards.append((record, targets))
 
     def lost(self, partition: int) -> None:
         """Forget a partition."""

@@ -343,10 +343,13 @@ async def test_unparked_targets_are_dispatched_anew(opened: Opened) -> None:
     assert store.usage.parked == store.usage.parked_bytes == 0
     first, second = feed.order[-2:]
     assert later < first < second
-    assert await store.load(first) == replayed(given, 0)
-    assert await store.load(second) == replayed(given, 1)
-    assert feed.entries[first].owed == feed.entries[second].owed == 1
-    assert feed.entries[first].targets == targets(replayed(given, 0))
+    for target, ref in enumerate((first, second)):
+        loaded = await store.load(ref)
+        assert loaded == replayed(given, target, loaded.stored_at)
+        # Its age counts from now on.
+        assert feed.entries[ref].stored_at == loaded.stored_at != given.stored_at
+        assert feed.entries[ref].owed == 1
+        assert feed.entries[ref].targets == targets(loaded)
     assert await store.unpark(ids, rerouted={}) == 0
     store, feed = await opened()
     assert {later, first, second} <= set(feed.order)
@@ -394,14 +397,18 @@ async def test_what_has_no_room_stays_parked(opened: Opened) -> None:
 
 async def test_discard_drops_what_waits_and_what_is_parked(opened: Opened) -> None:
     store, feed = await opened()
-    given = [record(number) for number in range(4)]
+    given = [record(number, topics=TWO) for number in range(4)]
     refs = [await put(store, feed, one) for one in given]
-    await park(store, refs[0], given[0], 0, 0)
+    await park(store, refs[0], given[0], 0, 0b10)
+    await store.settle(refs[0], 0)
+    await store.settle(refs[1], 0b10)
     feed.publishing.add(refs[2])
     ids = [one.id for one in await all_held(store)]
     assert len(ids) == 4
     assert await store.discard([*ids, *ids, "nothing", "99999"]) == 3
     assert feed.withdrawals == [refs[1], refs[3]]
+    dropped = [(given[0], 0b01), (given[1], 0b10), (given[3], 0b11)]
+    assert sorted(feed.discards, key=lambda one: one[0].stored_at) == dropped
     assert [one.record for one in await all_held(store)] == [given[2]]
     assert store.usage.parked == 0
     assert await store.discard([one for one in ids if one != ids[1]]) == 0

@@ -79,6 +79,8 @@ class Discard(msgspec.Struct, eq=False):
     future: Future[int]
     size: int = 0
     done: int = 0
+    dropped: tuple[tuple[bytes, int], ...] = ()
+    """What was dropped: each record as it was stored, and its targets."""
     error: InboxUnavailableError | None = None
 
 

@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gateway.delivery.inbox.record import Record, encode, targets
+from gateway.delivery.inbox.record import Record, RecordError, decode, encode, targets
 from gateway.delivery.inbox.sqlite.file import Lock, connect, prepare
 from gateway.delivery.inbox.sqlite.operations import (
     Discard,
@@ -325,10 +325,15 @@ class SqliteStore:
                 if one.placed.state == "stored":
                     feed.stored(entry_of(one), one.record)
                 _resolve(one.future, one.placed)
-            elif isinstance(one, Unpark | Discard):
-                if isinstance(one, Unpark):
-                    for entry in one.entries:
-                        feed.stored(entry, None)
+            elif isinstance(one, Unpark):
+                for entry in one.entries:
+                    feed.stored(entry, None)
+                _resolve(one.future, one.done)
+            elif isinstance(one, Discard):
+                for stored, owed in one.dropped:
+                    # What no version can read may be discarded; there is no more to tell of it.
+                    with suppress(RecordError):
+                        feed.discarded(decode(stored), owed)
                 _resolve(one.future, one.done)
             else:
                 _resolve(one.future, None)

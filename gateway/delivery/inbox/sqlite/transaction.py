@@ -279,7 +279,7 @@ class Transaction:
             if row is None:
                 continue
             try:
-                record = one.rerouted.get(place) or replayed(decode(row[1]), place[1])
+                record = one.rerouted.get(place) or replayed(decode(row[1]), place[1], self._now)
             except RecordError as error:
                 one.error = InboxUnavailableError("inbox", "inbox_unavailable", str(error))
                 break
@@ -321,15 +321,25 @@ class Transaction:
 
     def _discard(self, one: Discard) -> None:
         one.error, one.done = None, 0
-        for some in _chunks(one.refs):
-            one.done += self._finish(some)
-        for place in one.places:
+        dropped = list[tuple[bytes, int]]()
+        for ref in one.refs:
             row = self._execute(
-                "SELECT size FROM parked WHERE ref = ? AND target = ?", place
+                "SELECT record, owed FROM event JOIN body USING (ref)"
+                " WHERE ref = ? AND finished_at IS NULL",
+                (ref,),
             ).fetchone()
             if row is not None:
-                self._unpark_row(place, row[0])
+                dropped.append((row[0], unpack_owed(row[1])))
+                one.done += self._finish((ref,))
+        for place in one.places:
+            row = self._execute(
+                "SELECT record, size FROM parked WHERE ref = ? AND target = ?", place
+            ).fetchone()
+            if row is not None:
+                dropped.append((row[0], 1 << place[1]))
+                self._unpark_row(place, row[1])
                 one.done += 1
+        one.dropped = tuple(dropped)
 
     def _ref(self) -> int:
         book = self.book
