@@ -24,7 +24,7 @@ async def own(path: Path) -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     store = SqliteStore(path, ROOMY, patience=10.0)
     await store.start(FeedLog())
-    owner = Owner(store, socket_path(path))
+    owner = Owner(store, socket_path(path), "tree")
     await owner.start()
     os.write(1, f"ready {os.getpid()}\n".encode())
     await stop.wait()

@@ -50,7 +50,7 @@ class Tree:
         self.socket = socket_path(path)
         self.feed = FeedLog()
         self.store = SqliteStore(path, ROOMY)
-        self.owner = Owner(self.store, self.socket)
+        self.owner = Owner(self.store, self.socket, "tree")
         self._clients: list[RemoteStore] = []
 
     async def start(self) -> None:
@@ -60,7 +60,7 @@ class Tree:
 
     async def client(self) -> RemoteStore:
         """Give a worker's client that is connected."""
-        client = RemoteStore(self.socket)
+        client = RemoteStore(self.socket, "tree")
         self._clients.append(client)
         await client.start(FeedLog())
         await until(lambda: takes(client) == "yes")
@@ -172,7 +172,7 @@ async def test_an_operator_sees_shows_unparks_and_discards(tree: Tree) -> None:
     for one in given:
         assert await outcome(tree.store.put(one)) == "stored"
     aside = await parked(tree, record(99))
-    client = RemoteStore(tree.socket, dispatches=False)
+    client = RemoteStore(tree.socket)
     await client.connect()
     held = await all_held(client)
     assert held == await all_held(tree.store)
@@ -203,7 +203,7 @@ async def test_a_list_that_is_not_read_on_holds_nothing_up(tree: Tree) -> None:
 
 
 async def test_where_no_owner_is_a_command_is_told(tmp_path: Path) -> None:
-    client = RemoteStore(tmp_path / "inbox.db.sock", dispatches=False)
+    client = RemoteStore(tmp_path / "inbox.db.sock")
     with pytest.raises(InboxUnavailableError, match="No such file"):
         await client.connect()
     with pytest.raises(InboxUnavailableError):
@@ -228,7 +228,7 @@ async def test_another_user_is_refused_at_both_ends(
     for module in (owner_module, remote_module):
         with monkeypatch.context() as patched:
             patched.setattr(module, "peer_uid", lambda _: 12_345)
-            client = RemoteStore(tree.socket, dispatches=False)
+            client = RemoteStore(tree.socket)
             with pytest.raises(InboxUnavailableError):
                 await client.connect()
             await client.close(1)
@@ -318,8 +318,15 @@ async def test_an_owner_that_closes_serves_what_workers_have_in_hand(tree: Tree)
     await closing
 
 
+async def test_a_worker_of_another_gateway_is_refused(tree: Tree) -> None:
+    client = RemoteStore(tree.socket, "another")
+    with pytest.raises(InboxUnavailableError, match="it ended the connection"):
+        await client.connect()
+    await client.close(1)
+
+
 async def test_an_owner_does_not_wait_for_a_command(tree: Tree) -> None:
-    client = RemoteStore(tree.socket, dispatches=False)
+    client = RemoteStore(tree.socket)
     await client.connect()
     async with asyncio.timeout(5):
         await tree.owner.close(60)
@@ -353,7 +360,7 @@ class OwnerProcess:
 
 async def test_what_an_owner_that_is_killed_had_acknowledged_is_there(tmp_path: Path) -> None:
     path, stored, unknown = tmp_path / "inbox.db", set[int](), set[int]()
-    owner, client = OwnerProcess(path), RemoteStore(socket_path(path))
+    owner, client = OwnerProcess(path), RemoteStore(socket_path(path), "tree")
     await client.start(FeedLog())
     assert await outcome(client.put(record(0))) == "inbox_unavailable"
     for at in range(1, 4):
@@ -385,7 +392,7 @@ async def test_what_an_owner_that_is_killed_had_acknowledged_is_there(tmp_path: 
 
 async def test_an_owner_that_hangs_fails_nothing_before_its_time(tmp_path: Path) -> None:
     path = tmp_path / "inbox.db"
-    owner, client = OwnerProcess(path), RemoteStore(socket_path(path))
+    owner, client = OwnerProcess(path), RemoteStore(socket_path(path), "tree")
     await owner.start()
     await client.start(FeedLog())
     await until(lambda: takes(client) == "yes")

@@ -57,6 +57,7 @@ _UNREAD = 64 * 1024
 """Bytes that the other end has yet to read, beyond which it is told no news."""
 _STATE_EVERY = 0.1
 """Seconds between looks at what the store says of itself."""
+_HELLO_BYTES = 256
 _HELLO = 5.0
 """Seconds in which the other end must say who it is."""
 
@@ -69,8 +70,12 @@ def socket_path(path: Path) -> Path:
 class Owner:
     """Serves a store on a socket, from its start to its close."""
 
-    def __init__(self, store: Store, path: Path) -> None:
-        """`path` is the socket's, beside a file that this process has the lock of."""
+    def __init__(self, store: Store, path: Path, tree: str = "") -> None:
+        """`path` is the socket's, beside a file that this process has the lock of.
+
+        Workers of `tree` are served; those of another gateway, which must not store here, are not.
+        """
+        self._tree = tree
         self._store = store
         self._path = path
         self._server: asyncio.Server | None = None
@@ -127,8 +132,8 @@ class Owner:
             if len(self._connections) > _CONNECTIONS or not connection.is_ours():
                 log.warning("inbox %s: a connection was refused", self._path)
                 return
-            await connection.greet()
-            if connection.dispatches:
+            await connection.greet(self._tree)
+            if connection.is_worker:
                 self._workers_gone.clear()
             connection.send(self._state())
             await connection.serve()
@@ -136,7 +141,7 @@ class Owner:
             log.warning("inbox %s: a connection was ended: %s", self._path, _said(error))
         finally:
             del self._connections[connection]
-            if not any(one.dispatches for one in self._connections):
+            if not any(one.is_worker for one in self._connections):
                 self._workers_gone.set()
             connection.end()
 
@@ -176,7 +181,7 @@ class _Connection:
         self._tasks = set[asyncio.Task[None]]()
         self._greeted = False
         self._unsent: list[bytes] = []
-        self.dispatches = False
+        self.is_worker = False
 
     def is_ours(self) -> bool:
         """Tell whether the other end is of our user, or root: both could read the file itself."""
@@ -184,11 +189,11 @@ class _Connection:
         uid = peer_uid(connected)
         return uid is None or uid in {os.geteuid(), 0}
 
-    async def greet(self) -> None:
+    async def greet(self, tree: str) -> None:
         """Take the other end's hello, and say ours. Raises `WireError`, `TimeoutError`."""
         async with asyncio.timeout(_HELLO):
             length = int.from_bytes(await self._read(4), "big")
-            if length > 64:
+            if length > _HELLO_BYTES:
                 raise WireError("no hello")
             hello = read_request(await self._read(length))
         if not isinstance(hello, Hello):
@@ -197,7 +202,9 @@ class _Connection:
         self.send(Hello(VERSION))
         if hello.version != VERSION:
             raise WireError(f"it speaks version {hello.version}, and we {VERSION}")
-        self.dispatches = hello.dispatches
+        if hello.tree and hello.tree != tree:
+            raise WireError("a worker of another gateway wants to store here")
+        self.is_worker = bool(hello.tree)
 
     async def _read(self, count: int) -> bytes:
         try:

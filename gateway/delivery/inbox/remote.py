@@ -64,10 +64,13 @@ _ITEMS = 64
 class RemoteStore:
     """Fulfils `Store` for a process that does not own it."""
 
-    def __init__(self, path: Path, *, dispatches: bool = True) -> None:
-        """`path` is the socket's. `dispatches` is False for a command, which no owner waits for."""
+    def __init__(self, path: Path, tree: str = "") -> None:
+        """`path` is the socket's, and `tree` the name of a worker's process tree.
+
+        Without it this is a command, which stores nothing and for which no owner waits.
+        """
         self._path = path
-        self._dispatches = dispatches
+        self._tree = tree
         self._link: _Link | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._closed = False
@@ -204,7 +207,7 @@ class RemoteStore:
             reader, writer = await asyncio.open_unix_connection(str(self._path))
             link = _Link(str(self._path), reader, writer)
             try:
-                await link.greet(dispatches=self._dispatches)
+                await link.greet(self._tree)
             except BaseException:
                 writer.close()
                 raise
@@ -248,12 +251,12 @@ class _Link:
         self._ended = False
         self.state: State | None = None
 
-    async def greet(self, *, dispatches: bool) -> None:
+    async def greet(self, tree: str) -> None:
         """Say hello, and take the owner's and its state. Raises `OSError`, `WireError`."""
         uid = peer_uid(self._writer.get_extra_info("socket"))
         if uid is not None and uid not in {os.geteuid(), 0}:
             raise WireError(f"user {uid} listens there, and that is neither ours nor root")
-        self._writer.write(frame(Hello(VERSION, dispatches)))
+        self._writer.write(frame(Hello(VERSION, tree)))
         while self.state is None:
             data = await self._reader.read(_READ)
             if not data:

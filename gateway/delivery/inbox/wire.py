@@ -57,8 +57,8 @@ class Hello(msgspec.Struct, frozen=True, tag="hello", array_like=True):
     """Who speaks, and how."""
 
     version: int
-    dispatches: bool = False
-    """A worker of the owner's tree, for which the owner stays until it has ended."""
+    tree: str = ""
+    """Of a worker: the name of its process tree, which is the owner's too. Empty for a command."""
 
 
 class Put(msgspec.Struct, frozen=True, tag="put", array_like=True):
