@@ -10,6 +10,7 @@ import asyncio
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from litestar import Litestar
@@ -22,6 +23,11 @@ from gateway.config.files import reader_of
 from gateway.delivery.clients import Clients, Recipe
 from gateway.delivery.dead_letter import DeadLetter
 from gateway.delivery.fanout import FanOut, Outlets
+from gateway.delivery.inbox.dispatcher import Dispatcher
+from gateway.delivery.inbox.inbox import Inbox
+from gateway.delivery.inbox.store import Bounds, InboxUnusableError, Store
+from gateway.delivery.inbox.terms import Reach, Terms
+from gateway.delivery.inbox.windows import Window
 from gateway.delivery.ledger import Ledger, Retention
 from gateway.event import Sender
 from gateway.ingress import Ingress
@@ -47,6 +53,7 @@ if TYPE_CHECKING:
     from litestar.types import ASGIApp, Receive, Send
 
     from gateway.config.models import BrokerConfig, SourceConfig
+    from gateway.delivery.deliverer import Deliverer
 
 __all__ = [
     "Blueprint",
@@ -57,12 +64,17 @@ __all__ = [
     "load",
     "load_contents",
     "make_broker",
+    "make_store",
     "prove_options",
     "recipes",
 ]
 
 _TICK = 1.0
 """Seconds between samples of the gauges."""
+_CLOSE_INBOX_SHARE = 0.6
+"""Of the time to close: for what is on its way out of the inbox; the rest is for the brokers."""
+_WINDOW_SHARE = 0.8
+"""Of a broker's in-flight caps that the inbox uses, so that it is never answered `overloaded`."""
 _EXPIRED_PER_TICK = 1000
 """Entries of the ledger that a tick clears away while no events come; about a millisecond."""
 
@@ -127,21 +139,28 @@ class Gateway:
     """All that one process needs to serve webhooks."""
 
     def __init__(self, blueprint: Blueprint, recorder: Recorder) -> None:
-        """Wire; nothing connects before `start`."""
+        """Wire; nothing connects before `start`. Raises `InboxUnusableError`."""
         self.recorder = recorder
         self._blueprint = blueprint
         self._routes = _brokers_of_routes(blueprint)
         deadline = blueprint.config.server.deadline
         self._clients = Clients(recipes(blueprint), self._state_changed, self._serve, deadline)
         self._ledger = Ledger(_retention(blueprint.config), recorder.evicted)
-        self._fan_out = FanOut(recorder, self._ledger)
+        self._inbox = None if blueprint.config.delivery.mode == "direct" else self._make_inbox()
+        fan_out = FanOut(recorder, self._ledger)
+        self._deliverer: Deliverer = fan_out if self._inbox is None else self._inbox
         self._phase: Literal["loading", "ready", "draining"] = "loading"
         self._closing = False
         self._ticker: asyncio.Task[None] | None = None
-        self.ingress = Ingress(self._serving(), self._fan_out, recorder)
+        self.ingress = Ingress(self._serving(), self._deliverer, recorder)
 
     async def start(self) -> None:
-        """Begin to connect to every broker; a broker that is down does not stop the start."""
+        """Open the inbox, and begin to connect to every broker.
+
+        A broker that is down does not stop the start. Raises `InboxUnusableError`.
+        """
+        if self._inbox is not None:
+            await self._inbox.start()
         await self._clients.start()
         self._ticker = asyncio.create_task(self._tick())
         self._phase = "ready"
@@ -162,12 +181,15 @@ class Gateway:
     def drain(self, within: float) -> None:
         """Stop being ready; what is open in `within` seconds is then answered as failed."""
         self._phase = "draining"
-        asyncio.get_running_loop().call_later(within, self._fan_out.give_up)
+        asyncio.get_running_loop().call_later(within, self._deliverer.give_up)
 
     async def close(self, timeout: float) -> None:
         """Flush and disconnect, for at most `timeout` seconds."""
         self._phase = "draining"
         self._closing = True
+        if self._inbox is not None:
+            await self._inbox.close(timeout * _CLOSE_INBOX_SHARE)
+            timeout *= 1 - _CLOSE_INBOX_SHARE
         await self._clients.close(timeout)
         if self._ticker is not None:
             self._ticker.cancel()
@@ -177,10 +199,26 @@ class Gateway:
     def health(self) -> ProcessHealth:
         """Say how this process is."""
         states = {name: broker.state for name, broker in self._clients.brokers.items()}
-        return ProcessHealth(self._phase, states, self._routes, self._clients.replacing)
+        writable = None if self._inbox is None else self._inbox.writable
+        replacing = self._clients.replacing
+        return ProcessHealth(self._phase, states, self._routes, replacing, writable)
+
+    def _make_inbox(self) -> Inbox:
+        store = make_store(self._blueprint.config)
+        return Inbox(store, Dispatcher(store, self.recorder, self._terms()))
+
+    def _terms(self) -> Terms:
+        config, brokers = self._blueprint.config, self._clients.brokers
+        reaches = {
+            name: _reach(broker) for name, broker in config.brokers.items() if name in brokers
+        }
+        outlets = Outlets(brokers, _dead_letter(config))
+        return Terms(outlets, reaches, config.delivery.inbox.max_age)
 
     def _serve(self) -> None:
         self.ingress.serve(self._serving())
+        if self._inbox is not None:
+            self._inbox.apply(self._terms(), _bounds(self._blueprint.config))
 
     def _serving(self) -> Serving:
         blueprint = self._blueprint
@@ -197,12 +235,16 @@ class Gateway:
         # A broker that goes down because we leave it is no news.
         if not self._closing:
             self.recorder.broker_state(broker, state)
+        if self._inbox is not None:
+            self._inbox.broker_state(broker, state)
 
     async def _tick(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
             self._ledger.expire(loop.time(), _EXPIRED_PER_TICK)
             self.recorder.tick(self._clients.in_flight(), self._ledger, loop.time())
+            if (inbox := self._inbox) is not None:
+                self.recorder.inbox_tick(inbox.usage, inbox.commits, inbox.oldest_age)
             await asyncio.sleep(_TICK)
 
 
@@ -264,6 +306,35 @@ def _brokers_of_routes(blueprint: Blueprint) -> dict[str, tuple[str, ...]]:
 def _retention(config: GatewayConfig) -> Retention:
     ledger = config.delivery.ledger
     return Retention(config.delivery.dedupe.window, ledger.incomplete_for, ledger.max_bytes)
+
+
+def _bounds(config: GatewayConfig) -> Bounds:
+    inbox = config.delivery.inbox
+    return Bounds(inbox.max_bytes, inbox.parked_max_bytes, config.delivery.dedupe.window)
+
+
+def _reach(broker: BrokerConfig) -> Reach:
+    """Say what the inbox may ask of a broker: less than it takes."""
+    records = max(1, int(broker.max_in_flight * _WINDOW_SHARE))
+    window = Window(records, int(broker.max_in_flight_bytes * _WINDOW_SHARE))
+    return Reach(window, broker.request_timeout)
+
+
+def make_store(config: GatewayConfig) -> Store:
+    """Make the store of inbox mode; its kind is imported only where it is used.
+
+    Raises `InboxUnusableError` where it could not even be looked for.
+    """
+    inbox = config.delivery.inbox
+    if inbox.store == "jetstream":
+        raise InboxUnusableError(inbox.stream, "is of a later version", "write store: sqlite")
+    path = Path(inbox.path)
+    if not path.absolute().parent.is_dir():
+        where = "its directory does not exist"
+        raise InboxUnusableError(inbox.path, where, "create it, or change delivery.inbox.path")
+    from gateway.delivery.inbox.sqlite import SqliteStore  # noqa: PLC0415 - as the docstring says
+
+    return SqliteStore(path, _bounds(config))
 
 
 def _dead_letter(config: GatewayConfig) -> DeadLetter | None:

@@ -16,7 +16,7 @@ import msgspec
 from gateway import GatewayError
 from gateway.address import Networks, client_address
 from gateway.answer import event_body, failure_body, rejection_body
-from gateway.delivery.fanout import FanOut
+from gateway.delivery.deliverer import Deliverer
 from gateway.delivery.plan import Plan, Refusal
 from gateway.delivery.settlement import Delivery, Settlement
 from gateway.event import Event, EventError, read_event
@@ -117,9 +117,9 @@ class _Answer(msgspec.Struct, frozen=True, gc=False):
 class Ingress:
     """The ASGI application of the ingress port."""
 
-    def __init__(self, serving: Serving, fan_out: FanOut, recorder: Recorder) -> None:
+    def __init__(self, serving: Serving, deliverer: Deliverer, recorder: Recorder) -> None:
         self._serving = serving
-        self._fan_out = fan_out
+        self._deliverer = deliverer
         self._recorder = recorder
 
     def serve(self, serving: Serving) -> None:
@@ -221,7 +221,7 @@ class Ingress:
             if serving.unmatched == "reject":
                 return _event_answer(serving, event, 422, "unmatched", headers=_abort(endpoint))
             plan = _to_dead_letter(plan)
-        delivery = await self._fan_out.deliver(plan, serving.outlets, deadline)
+        delivery = await self._deliverer.deliver(plan, serving.outlets, deadline)
         return _delivered(serving, event, delivery)
 
 

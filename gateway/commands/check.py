@@ -48,7 +48,8 @@ def check_command(context: click.Context, config: Path, connect: bool) -> None:
             click.echo(
                 f"{config}: allow_from: svix is the list of {listed.source} as of {listed.read}"
             )
-        click.echo(f"{config}: {_LEDGER}")
+        if loaded.config.delivery.mode == "direct":
+            click.echo(f"{config}: {_LEDGER}")
         click.echo(f"{config}: {_summary(blueprint)}")
     context.exit(code)
 

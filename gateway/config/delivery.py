@@ -20,7 +20,8 @@ class DedupeConfig(Model):
         default=120.0,
         description=(
             "How long after its answer a copy of an event is answered `duplicate`, and nothing is"
-            " published. Later it counts as resent on purpose. `0s` turns it off."
+            " published; in inbox mode after its last target was settled. Later it counts as"
+            " resent on purpose. `0s` turns it off."
         ),
         examples=["2m"],
     )
@@ -89,39 +90,60 @@ class DeadLetterConfig(Model):
 
 
 class InboxConfig(Model):
-    """The store of inbox mode. Comes with a later version."""
+    """The store of inbox mode: events that are answered and not yet delivered everywhere."""
 
     store: Literal["sqlite", "jetstream"] = Field(
         default="sqlite",
-        description="`sqlite` is a file of one machine; `jetstream` is replicated.",
+        description=(
+            "`sqlite` is a file, for one gateway on one machine. `jetstream` is a replicated stream"
+            " of a NATS cluster, which several gateways share. Needs a restart."
+        ),
         examples=["jetstream"],
     )
     path: FilePath = Field(
         default="./gateway-inbox.db",
-        description="The file of the `sqlite` store.",
+        description=(
+            "The file of the `sqlite` store, on a local disk in a directory that exists. Beside it"
+            " come files that end in `-wal`, `-shm`, `.lock` and `.sock`. Needs a restart."
+        ),
         examples=["/var/lib/gateway/inbox.db"],
     )
     broker: Name | None = Field(
-        default=None, description="The NATS broker of the `jetstream` store.", examples=["bus"]
+        default=None,
+        description="The NATS broker of the `jetstream` store. Needs a restart.",
+        examples=["bus"],
     )
     stream: StreamName = Field(
         default="GATEWAY_INBOX",
-        description="The stream of the `jetstream` store.",
+        description=(
+            "The stream of the `jetstream` store. Subjects that begin with its name and a dot are"
+            " its own, and no target may have one. Needs a restart."
+        ),
         examples=["GATEWAY_INBOX"],
     )
     max_bytes: Size = Field(
         default=1024**3,
-        description="How much may wait; a full inbox answers 503.",
+        description=(
+            "How much may wait. A full inbox answers 503, and the sender retries. Each event also"
+            " takes about 1 kB of memory while it waits."
+        ),
         examples=["1GiB"],
     )
     parked_max_bytes: Size = Field(
         default=256 * 1024 * 1024,
-        description="How much that failed for good may be kept for an operator.",
+        description=(
+            "How much may be parked for an operator: what was refused for good, or is older than"
+            " `max_age`, and has no dead letter that takes it. When that is full too, it stays"
+            " among what waits."
+        ),
         examples=["256MiB"],
     )
     max_age: PositiveDuration = Field(
         default=604_800.0,
-        description="How long an event is tried before it goes to the dead letter.",
+        description=(
+            "How long a target is tried before its event goes to the dead letter, or is parked"
+            " where there is none: also while its broker is down, or no longer in the config."
+        ),
         examples=["7d"],
     )
 
@@ -132,7 +154,9 @@ class DeliveryConfig(Model):
     mode: Literal["direct", "inbox"] = Field(
         default="direct",
         description=(
-            "`direct` answers when every target has the event. `inbox` comes with a later version."
+            "`direct` answers when every target has the event, and the sender's retries are the"
+            " buffer. `inbox` answers when the event is stored, and delivers it in the background,"
+            " in order for each key. Needs a restart."
         ),
         examples=["direct"],
     )
@@ -156,6 +180,6 @@ class DeliveryConfig(Model):
     )
     inbox: InboxConfig = Field(
         default=InboxConfig(),
-        description="The store of inbox mode. Comes with a later version.",
+        description="The store of inbox mode.",
         examples=[{"store": "sqlite"}],
     )

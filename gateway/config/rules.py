@@ -10,6 +10,7 @@ from gateway.address import parse_address
 from gateway.config.address_rules import check_addresses
 from gateway.config.destinations import literal_beginning, subject_problem, topic_problem
 from gateway.config.findings import Finding, View
+from gateway.config.inbox_rules import check_inbox
 from gateway.config.misplaced import misplaced_secrets
 from gateway.config.models import (
     BrokerConfig,
@@ -216,14 +217,7 @@ def _streams(path: DocumentPath, broker: NatsConfig, view: View) -> Iterator[Fin
 def _delivery(config: GatewayConfig, view: View) -> Iterator[Finding]:
     delivery = config.delivery
     path: DocumentPath = ("delivery",)
-    if delivery.mode == "inbox":
-        yield Finding((*path, "mode"), "mode: inbox mode is not in this version; use direct")
-    if "inbox" in delivery.model_fields_set:
-        yield Finding(
-            (*path, "inbox"),
-            "inbox: has no effect in this version: delivery is direct; remove it",
-            "warning",
-        )
+    yield from check_inbox(config, view)
     yield from _ledger((*path, "ledger"), delivery.ledger)
     letter = delivery.dead_letter
     if letter is not None:

@@ -10,11 +10,15 @@ from gateway.brokers.base import Receipt
 
 __all__ = ["Delivery", "Settlement", "Status"]
 
-Status = Literal["delivered", "duplicate", "dead_lettered", "failed"]
+Status = Literal["delivered", "stored", "duplicate", "dead_lettered", "discarded", "failed"]
 
 
 class Settlement(msgspec.Struct, frozen=True, gc=False):
-    """What became of one target. `failed` is not final: the sender's retry tries again."""
+    """What became of one target.
+
+    Two are not final: after `failed` the sender's retry tries again, and what is `stored` in the
+    inbox is settled later. Only an operator discards.
+    """
 
     routes: tuple[str, ...]
     broker: str
@@ -33,5 +37,5 @@ class Delivery(msgspec.Struct, frozen=True, gc=False):
     `duplicate`: every target had been settled, or was about to be, by another copy of the event.
     """
 
-    status: Literal["delivered", "duplicate", "dead_lettered", "failed"]
+    status: Literal["delivered", "stored", "duplicate", "dead_lettered", "failed"]
     settlements: tuple[Settlement, ...]

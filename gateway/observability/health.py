@@ -8,6 +8,7 @@ from typing import Any, Literal
 import msgspec
 
 from gateway.brokers.base import State
+from gateway.delivery.inbox.store import Writable
 
 __all__ = ["ConfigState", "ProcessHealth", "readiness"]
 
@@ -22,6 +23,8 @@ class ProcessHealth(msgspec.Struct, frozen=True):
     """The brokers each route needs, by route name."""
     replacing: tuple[str, ...] = ()
     """Brokers whose new client is not up yet, while the one before it serves."""
+    inbox: Writable | None = None
+    """Whether the inbox takes events; None in direct mode."""
 
 
 ConfigState = Literal["current", "stale", "needs_restart"]
@@ -33,8 +36,9 @@ def readiness(
 ) -> tuple[int, Mapping[str, Any]]:
     """Give the HTTP status and body of `/readyz`. A stale config serves as well as before.
 
-    503 while loading or draining, and when no route could be delivered. Otherwise 200, with
-    `degraded` where a broker is not up: one team's broker must not take the others' traffic away.
+    503 while loading or draining, when the inbox takes no writes, and without an inbox when no
+    route could be delivered. Otherwise 200, with `degraded` where a broker is not up: one team's
+    broker must not take the others' traffic away.
     """
     phases = {process.phase for process in processes} or {"loading"}
     brokers = _worst(processes)
@@ -49,7 +53,13 @@ def readiness(
         return 503, {"status": "draining", **body}
     if "ready" not in phases:
         return 503, {"status": "loading", **body}
-    if not any(_deliverable(process) for process in processes if process.phase == "ready"):
+    inboxes = [process.inbox for process in processes if process.inbox is not None]
+    for writable, status in ((Writable.NO, "inbox_unavailable"), (Writable.FULL, "inbox_full")):
+        if writable in inboxes:
+            return 503, {"status": status, "broken": broken, **body}
+    # What waits in an inbox is accepted whatever the brokers do.
+    serving = [process for process in processes if process.phase == "ready"]
+    if not inboxes and not any(map(_deliverable, serving)):
         return 503, {"status": "undeliverable", "broken": broken, **body}
     if broken:
         return 200, {"status": "degraded", "broken": broken, **body}

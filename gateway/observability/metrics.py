@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from prometheus_client import (
     CollectorRegistry,
@@ -39,7 +40,7 @@ class Metrics:
         )
         self.settlements = Counter(
             "gateway_settlements",
-            "Targets of accepted events by how they ended, where a request had to serve them.",
+            "Targets of accepted events by how they ended, for each that had to be served.",
             ("route", "broker", "status", "reason"),
             registry=self.registry,
         )
@@ -63,6 +64,7 @@ class Metrics:
             registry=self.registry,
         )
         self._declare_ledger()
+        self._declare_inbox()
         self._declare_brokers()
 
     def _declare_ledger(self) -> None:
@@ -88,6 +90,46 @@ class Metrics:
         # There from the start, so that an increase from nothing is an increase.
         for state in ("complete", "incomplete"):
             self.ledger_evicted.labels(state)
+
+    def _declare_inbox(self) -> None:
+        self.inbox_events = self._inbox_gauge("events", "Events that wait in the inbox.")
+        self.inbox_bytes = self._inbox_gauge("bytes", "Bytes that they take in its store.")
+        self.inbox_parked_events = self._inbox_gauge(
+            "parked_events", "Targets of events that are set aside for an operator."
+        )
+        self.inbox_parked_bytes = self._inbox_gauge(
+            "parked_bytes", "Bytes that they take in its store."
+        )
+        self.inbox_oldest = self._inbox_gauge(
+            "oldest_seconds", "Age of the oldest event that waits in the inbox.", "livemax"
+        )
+        self.inbox_commits = Counter(
+            "gateway_inbox_commits",
+            "How often the inbox's store made durable what was written: for SQLite, fsyncs.",
+            registry=self.registry,
+        )
+        self.inbox_attempts = Counter(
+            "gateway_inbox_attempts",
+            "Publishes of what waits in the inbox, dead letters included, by how they ended.",
+            ("broker", "result"),
+            registry=self.registry,
+        )
+        self.inbox_parked = Counter(
+            "gateway_inbox_parked",
+            "Targets that were to be set aside: parked, or no room for it was left.",
+            ("result",),
+            registry=self.registry,
+        )
+        # There from the start, so that an increase from nothing is an increase.
+        for result in ("parked", "full"):
+            self.inbox_parked.labels(result)
+
+    def _inbox_gauge(
+        self, name: str, description: str, mode: Literal["livesum", "livemax"] = "livesum"
+    ) -> Gauge:
+        return Gauge(
+            f"gateway_inbox_{name}", description, multiprocess_mode=mode, registry=self.registry
+        )
 
     def _declare_brokers(self) -> None:
         self.broker_up = Gauge(

@@ -7,6 +7,7 @@ the count of what was held back; the others are info, and `log.sample` may thin 
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Mapping
 from functools import lru_cache
 from typing import Literal
@@ -16,8 +17,11 @@ import structlog
 from prometheus_client import Counter, Histogram
 
 from gateway.brokers.base import State
+from gateway.delivery.inbox.outcomes import Attempt, Setback
+from gateway.delivery.inbox.store import InboxUnavailableError, Usage
 from gateway.delivery.ledger import EntryState, Ledger
 from gateway.delivery.settlement import Settlement
+from gateway.metadata import Metadata
 from gateway.observability.limit import RateLimit
 from gateway.observability.logs import EventLog, log_bug
 from gateway.observability.metrics import Metrics
@@ -58,6 +62,7 @@ class Recorder:
         self._events_log = EventLog()
         self._limit = RateLimit()
         self._unmatched: set[str] = set()
+        self._commits = 0
 
         # Bound children, because `labels()` costs more than the increment.
         @lru_cache(maxsize=4096)
@@ -72,7 +77,12 @@ class Recorder:
         def seconds(source: str) -> Histogram:
             return metrics.event_seconds.labels(source)
 
+        @lru_cache(maxsize=256)
+        def attempts(broker: str, result: str) -> Counter:
+            return metrics.inbox_attempts.labels(broker, result)
+
         self._events, self._settlements, self._seconds = events, settlements, seconds
+        self._attempts = attempts
 
     def ended(self, outcome: Outcome, now: float) -> None:
         """A request ended; `now` is monotonic seconds, for the limit on warnings."""
@@ -110,6 +120,30 @@ class Recorder:
         """A target acked after its event was answered as failed; the retry does not repeat it."""
         self.metrics.late_acks.labels(settlement.broker).inc()
 
+    def attempted(self, broker: str, attempt: Attempt) -> None:
+        """A publish of what waits in the inbox ended."""
+        self._attempts(broker, attempt).inc()
+
+    def set_back(self, setback: Setback, metadata: Metadata, settlement: Settlement) -> None:
+        """A target of an event in the inbox is tried again, dead-lettered, or parked."""
+        if setback in {"parked", "parked_full"}:
+            self.metrics.inbox_parked.labels("parked" if setback == "parked" else "full").inc()
+        now = time.monotonic()
+        held_back = self._limit.take(f"inbox {setback}/{settlement.reason}", now)
+        if held_back is None:
+            return
+        fields: dict[str, object] = {"setback": setback, "reason": settlement.reason}
+        fields |= {"svix_id": metadata.id, "type": metadata.type, "target": _target(settlement)}
+        if held_back:
+            fields["held_back"] = held_back
+        self._log.warning("inbox", **fields)
+
+    def inbox_failed(self, error: InboxUnavailableError) -> None:
+        """The inbox's store could not be read or written for the dispatcher; it tries again."""
+        held_back = self._limit.take(f"inbox store/{error.reason}", time.monotonic())
+        if held_back is not None:
+            self._log.warning("inbox store", error=str(error), held_back=held_back)
+
     def evicted(self, state: EntryState) -> None:
         """The ledger forgot an event early; of an incomplete one a retry may make a duplicate."""
         self.metrics.ledger_evicted.labels(state).inc()
@@ -134,6 +168,17 @@ class Recorder:
             self.metrics.in_flight_bytes.labels(broker).set(size)
         for reason, held_back in self._limit.overdue(now):
             self._log.warning("events held back", reason=reason, held_back=held_back)
+
+    def inbox_tick(self, usage: Usage, commits: int, oldest_age: float) -> None:
+        """Once a second: set the gauges of the inbox. `commits` counts from the start."""
+        metrics = self.metrics
+        metrics.inbox_events.set(usage.events)
+        metrics.inbox_bytes.set(usage.bytes)
+        metrics.inbox_parked_events.set(usage.parked)
+        metrics.inbox_parked_bytes.set(usage.parked_bytes)
+        metrics.inbox_oldest.set(oldest_age)
+        metrics.inbox_commits.inc(max(0, commits - self._commits))
+        self._commits = commits
 
     def _unmatched_type(self, outcome: Outcome) -> None:
         """Tell of each type once, and once that there are more than can be remembered."""

@@ -45,7 +45,7 @@ def compile_table(config: GatewayConfig) -> Table:
     routes = _routes(config, faults)
     if faults:
         raise TableError(tuple(faults))
-    return Table(routes, _reserved(config))
+    return Table(routes, _reserved(config), _own_subject(config))
 
 
 def find_faults(config: GatewayConfig) -> tuple[Fault, ...]:
@@ -76,6 +76,13 @@ def _reserved(config: GatewayConfig) -> frozenset[tuple[str, str]]:
         return frozenset()
     destination = letter.topic or letter.subject or ""
     return frozenset({(letter.broker, destination), (letter.broker, f"{destination}.state")})
+
+
+def _own_subject(config: GatewayConfig) -> str | None:
+    """Give the subject below which nothing but the inbox publishes."""
+    delivery = config.delivery
+    is_stream = delivery.mode == "inbox" and delivery.inbox.store == "jetstream"
+    return delivery.inbox.stream if is_stream else None
 
 
 def _routes(config: GatewayConfig, faults: list[Fault]) -> tuple[Route, ...]:

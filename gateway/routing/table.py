@@ -86,11 +86,21 @@ class _Rendering(msgspec.Struct, frozen=True, gc=False):
 class Table:
     """All routes, in file order."""
 
-    __slots__ = ("_cache", "_reserved", "kinds", "routes")
+    __slots__ = ("_cache", "_own_subject", "_reserved", "kinds", "routes")
 
-    def __init__(self, routes: tuple[Route, ...], reserved: frozenset[tuple[str, str]]) -> None:
-        """Take compiled routes, and (broker, destination) pairs that no template may render."""
+    def __init__(
+        self,
+        routes: tuple[Route, ...],
+        reserved: frozenset[tuple[str, str]],
+        own_subject: str | None = None,
+    ) -> None:
+        """Take compiled routes, and (broker, destination) pairs that no template may render.
+
+        Nor may it render `own_subject` or one below it, on any NATS broker: two of them may be one
+        cluster.
+        """
         self.routes = routes
+        self._own_subject = own_subject
         self.kinds: dict[str, Kind] = {
             target.broker: target.kind for route in routes for target in route.targets
         }
@@ -189,6 +199,9 @@ class Table:
             return f"longer than {_MAX_DESTINATION[target.kind]} characters"
         if (target.broker, destination) in self._reserved:
             return "the same as a destination that the config names for something else"
+        own = self._own_subject
+        if own is not None and target.kind == "nats" and f"{destination}.".startswith(f"{own}."):
+            return "a subject of the inbox"
         return None
 
 

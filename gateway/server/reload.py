@@ -22,6 +22,7 @@ from pydantic import SecretStr
 from gateway import GatewayError
 from gateway.app import Blueprint, draw, load_contents, prove_options, recipes
 from gateway.config import ConfigError, FileContent, GatewayConfig
+from gateway.config.delivery import DeliveryConfig
 from gateway.config.files import FileReader, read_file
 from gateway.observability.health import ConfigState
 from gateway.observability.metrics import ConfigMetrics
@@ -62,7 +63,8 @@ def redraw(current: Blueprint, files: Files, env: Mapping[str, str]) -> Redrawn:
 
 
 def _keep(current: GatewayConfig, changed: GatewayConfig) -> tuple[GatewayConfig, tuple[str, ...]]:
-    """Put back what a running process cannot change: ports and their bounds, and the log.
+    """Put back what a running process cannot change: ports and their bounds, the log, and where
+    the inbox is.
 
     The admin token can be changed, but only for the address that it was checked with, and not be
     taken away: what the open port is bound to was looked at when there was one.
@@ -72,7 +74,23 @@ def _keep(current: GatewayConfig, changed: GatewayConfig) -> tuple[GatewayConfig
         admin = current.admin
     kept = {"server": current.server, "admin": admin, "log": current.log}
     needs_restart = tuple(name for name in kept if kept[name] != getattr(changed, name))
-    return changed.model_copy(update=kept), needs_restart
+    delivery, sections = _keep_inbox(current.delivery, changed.delivery)
+    return changed.model_copy(update={**kept, "delivery": delivery}), needs_restart + sections
+
+
+def _keep_inbox(
+    current: DeliveryConfig, changed: DeliveryConfig
+) -> tuple[DeliveryConfig, tuple[str, ...]]:
+    """Put back the mode, and in inbox mode which store there is; its bounds may change."""
+    places = ("store", "path", "broker", "stream")
+    kept = {place: getattr(current.inbox, place) for place in places}
+    inbox = changed.inbox.model_copy(update=kept)
+    moved = current.mode == changed.mode == "inbox" and inbox != changed.inbox
+    needs_restart = ("delivery.mode",) if current.mode != changed.mode else ()
+    if moved:
+        needs_restart = (*needs_restart, "delivery.inbox")
+    update = {"mode": current.mode, "inbox": inbox}
+    return changed.model_copy(update=update), needs_restart
 
 
 class Reloader:

@@ -12,6 +12,7 @@ from contextlib import ExitStack
 import msgspec
 import structlog
 
+from gateway import GatewayError
 from gateway.app import Blueprint
 from gateway.config import GatewayConfig
 from gateway.observability.admin import AdminRecorder
@@ -24,7 +25,7 @@ from gateway.server.process import ServingProcess, stop_event
 from gateway.server.reload import Reloader
 from gateway.server.supervisor import Supervisor
 
-__all__ = ["Running", "Started", "serve"]
+__all__ = ["Running", "Started", "WorkersError", "serve"]
 
 
 _ADMIN = WireLimits(
@@ -38,6 +39,17 @@ _ADMIN = WireLimits(
     max_arriving=1024 * 1024,
 )
 """Scrapers, probes and a few people."""
+
+
+class WorkersError(GatewayError):
+    """More workers than the mode of delivery can have."""
+
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+        super().__init__(
+            f"{workers} workers: an inbox has one process that writes and dispatches; leave out"
+            " --workers, or write delivery.mode: direct"
+        )
 
 
 class _Alone(ServingProcess):
@@ -74,10 +86,13 @@ async def serve(
     """Serve until `stop` is set, or SIGTERM or SIGINT comes; then drain.
 
     With `env`, which the config was loaded with, the files of the config are watched, and SIGHUP
-    looks at once; without it the config stays. Raises `ListenError`, `UnguardedError`, and
-    `BrokerOptionsError` for broker options that cannot work.
+    looks at once; without it the config stays. Raises `ListenError`, `UnguardedError`,
+    `WorkersError`, `InboxUnusableError`, and `BrokerOptionsError` for broker options that cannot
+    work.
     """
     config = blueprint.config
+    if workers > 1 and config.delivery.mode == "inbox":
+        raise WorkersError(workers)
     ingress, admin_socket = _listen(config)
     tree = _Alone(blueprint, ingress) if workers == 1 else Supervisor(blueprint, ingress, workers)
     reloader = Reloader(blueprint, tree.apply, env or {})

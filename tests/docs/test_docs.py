@@ -208,6 +208,7 @@ def test_the_answers_on_the_page_are_json_with_the_contracts_fields() -> None:
     ]
     assert {answer["status"] for answer in answers} == {
         "delivered",
+        "stored",
         "duplicate",
         "failed",
         "dead_lettered",

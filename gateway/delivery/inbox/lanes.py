@@ -22,8 +22,9 @@ import msgspec
 from gateway.delivery.inbox.ages import Ages
 from gateway.delivery.inbox.store import Entry
 from gateway.delivery.inbox.windows import Backoff, Gate, Place, Window
+from gateway.delivery.plan import Refusal
 
-__all__ = ["NO_BROKER", "Lane", "Lanes", "Task"]
+__all__ = ["NO_BROKER", "Lane", "Lanes", "Task", "Waiting"]
 
 NO_BROKER = ""
 """Stands for the broker of a target that needs none: it was refused before it was stored, or has
@@ -72,16 +73,18 @@ class Task(msgspec.Struct, frozen=True, eq=False, gc=False):
     lane: Lane
     place: Place
     epoch: int
-    waiting: _Waiting
+    waiting: Waiting
 
 
-class _Waiting(msgspec.Struct, eq=False, gc=False):
+class Waiting(msgspec.Struct, eq=False, gc=False):
     """A record of which something is owed."""
 
     entry: Entry
     owed: int
     begun: int = 0
     """Bitmask of the targets that are on their way."""
+    refusals: dict[int, Refusal] | None = None
+    """By the target's place, why its dead letter is on its way. Replaced as a whole."""
     overdue: bool = False
 
 
@@ -90,7 +93,7 @@ class Lanes:
 
     def __init__(self, backoff: Backoff) -> None:
         self._backoff = backoff
-        self._waiting: dict[int, _Waiting] = {}
+        self._waiting: dict[int, Waiting] = {}
         self._lanes: dict[Hashable, Lane] = {}
         self._gates: dict[str, Gate] = {}
         self._order: deque[Gate] = deque()
@@ -108,7 +111,7 @@ class Lanes:
         """Take a record; one that is known already is passed over."""
         if entry.ref in self._waiting:
             return
-        waiting = _Waiting(entry, entry.owed)
+        waiting = Waiting(entry, entry.owed)
         self._waiting[entry.ref] = waiting
         self._ages.add(entry.stored_at, entry.ref, self._waiting)
         for at in _bits(entry.owed):
@@ -130,10 +133,9 @@ class Lanes:
         """Give the time from which `take` may give something that it does not give now."""
         return self._rests[0][0] if self._rests else None
 
-    def owed_after(self, ref: int, settled: int) -> int:
-        """Give the bitmask of what is owed once the targets of the mask `settled` are not."""
-        waiting = self._waiting.get(ref)
-        return 0 if waiting is None else waiting.owed & ~settled
+    def owed_after(self, task: Task, settled: int) -> int:
+        """Give the bitmask of what its record owes once the targets of the mask are settled."""
+        return task.waiting.owed & ~settled
 
     def is_current(self, task: Task) -> bool:
         """Tell whether the task's record still is here to be dispatched."""
@@ -331,7 +333,7 @@ class Lanes:
         """Tell whether an item waits, and in this lane."""
         return self._owes(item) and (self._waiting[item[0]].overdue is False or lane.key == item)
 
-    def _end(self, task: Task) -> _Waiting:
+    def _end(self, task: Task) -> Waiting:
         task.waiting.begun &= ~(1 << task.at)
         task.place.end(task.size, task.epoch)
         return task.waiting
@@ -354,7 +356,7 @@ class Lanes:
         del self._lanes[lane.key]
         self._leave(lane.place)
 
-    def _vacate(self, waiting: _Waiting, at: int) -> None:
+    def _vacate(self, waiting: Waiting, at: int) -> None:
         """Note that an item, which is not on its way, waits in its lane no longer."""
         entry = waiting.entry
         item = (entry.ref, at)

@@ -1,0 +1,375 @@
+"""A store in memory, for tests of what stands on `Store`: it does what it is told.
+
+It passes the same contract suite as the stores on disk and in the network. What was put is
+durable on a later turn of the event loop, one commit for all that came meanwhile. Told to, it is
+slow, fails writes, fills up, and crashes, which loses what was not durable:
+
+    store = FakeStore()
+    await store.start(feed)
+    store.fail(times=2)
+    reopened = store.crash()
+
+Its only clock is the event loop's, and it uses no chance: a test that runs twice sees the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import TypeVar
+
+import msgspec
+
+from gateway.delivery.inbox.record import Record, decode, encode, replayed, targets
+from gateway.delivery.inbox.store import (
+    Bounds,
+    Entry,
+    Feed,
+    Held,
+    InboxFullError,
+    InboxUnavailableError,
+    Parked,
+    Placed,
+    Usage,
+    Writable,
+)
+
+__all__ = ["FakeStore"]
+
+_WHERE = "the inbox in memory"
+_AMPLE = Bounds(max_bytes=1024**3, parked_max_bytes=1024**3, window=120.0)
+
+T = TypeVar("T")
+
+
+class _Row(msgspec.Struct, frozen=True):
+    """A record as it is stored: bytes, so that a reader shares nothing with the writer."""
+
+    name: str
+    stored: bytes
+    owed: int
+
+
+class _ParkedRow(msgspec.Struct, frozen=True):
+    name: str
+    stored: bytes
+    target: int
+    reason: str
+    detail: str
+    parked_at: float
+
+
+class _Disk(msgspec.Struct):
+    """What a crash leaves."""
+
+    rows: dict[int, _Row] = {}
+    parked: dict[int, _ParkedRow] = {}
+    finished: dict[str, float] = {}
+    """Event-loop time until which a name is remembered."""
+    last: int = 0
+
+
+class FakeStore:
+    """Fulfils `gateway.delivery.inbox.store.Store` in memory."""
+
+    def __init__(
+        self,
+        bounds: Bounds = _AMPLE,
+        *,
+        commit_after: float = 0.0,
+        now: Callable[[], float] | None = None,
+    ) -> None:
+        """`commit_after` is the seconds that a commit takes, `now` Unix seconds for what is parked
+        again; the event loop's time without.
+        """
+        self._bounds = bounds
+        self._commit_after = commit_after
+        self._now = now
+        self._disk = _Disk()
+        self._feed: Feed | None = None
+        self._writes: list[Callable[[bool], None]] = []
+        self._commit: asyncio.Handle | None = None
+        self._failing = 0
+        self._held_back = False
+        self._closed = False
+        self._crashed = False
+        self._reserved = 0
+        self._last = 0
+        self._idle = asyncio.Event()
+        self.commits = 0
+        """See `Store.commits`."""
+
+    # What a test tells it.
+
+    def fail(self, times: int | None = None) -> None:
+        """Fail the next commits, and reads meanwhile: so many, or all until `fail(0)`."""
+        self._failing = 2**62 if times is None else times
+
+    def hold(self) -> None:
+        """Make nothing durable until `release`."""
+        self._held_back = True
+
+    def release(self) -> None:
+        """Go on after `hold`."""
+        self._held_back = False
+        self._schedule()
+
+    def crash(self) -> FakeStore:
+        """Die now, and give the store that is found afterwards: only what is durable is in it."""
+        self._crashed = True
+        if self._commit is not None:
+            self._commit.cancel()
+        found = FakeStore(self._bounds, commit_after=self._commit_after, now=self._now)
+        disk = self._disk
+        found._disk = _Disk(dict(disk.rows), dict(disk.parked), dict(disk.finished), disk.last)
+        return found
+
+    # See `Store`.
+
+    @property
+    def writable(self) -> Writable:
+        """See `Store.writable`."""
+        if self._failing or self._closed:
+            return Writable.NO
+        full = self.usage.bytes >= self._bounds.max_bytes
+        return Writable.FULL if full else Writable.YES
+
+    @property
+    def usage(self) -> Usage:
+        """See `Store.usage`."""
+        rows, parked = self._disk.rows.values(), self._disk.parked.values()
+        size, parked_size = sum(map(_size, rows)), sum(map(_size, parked))
+        return Usage(len(rows), size, len(parked), parked_size)
+
+    def bound(self, bounds: Bounds) -> None:
+        """See `Store.bound`."""
+        self._bounds = bounds
+
+    async def start(self, feed: Feed) -> None:
+        """See `Store.start`."""
+        self._feed = feed
+        self._last = self._disk.last
+        for ref in sorted(self._disk.rows):
+            self._tell(ref, None)
+
+    def put(self, record: Record) -> asyncio.Future[Placed]:
+        """See `Store.put`."""
+        row = _Row(record.name, encode(record), (1 << len(targets(record))) - 1)
+
+        def write() -> Placed:
+            if self._finished(row.name):
+                return Placed("finished")
+            if any(other.name == row.name for other in self._disk.rows.values()):
+                return Placed("pending")
+            if self.usage.bytes + _size(row) > self._bounds.max_bytes:
+                raise InboxFullError(_WHERE, self._bounds.max_bytes)
+            self._insert(row, record)
+            return Placed("stored")
+
+        return self._write(write)
+
+    async def load(self, ref: int) -> Record:
+        """See `Store.load`."""
+        await asyncio.sleep(0)
+        if self._failing or ref not in self._disk.rows:
+            raise InboxUnavailableError(_WHERE, "inbox_unavailable", "told to fail")
+        return decode(self._disk.rows[ref].stored)
+
+    def settle(self, ref: int, owed: int) -> asyncio.Future[None]:
+        """See `Store.settle`."""
+        return self._write(lambda: self._owe(ref, owed))
+
+    def park(self, ref: int, owed: int, parked: Parked) -> asyncio.Future[None]:
+        """See `Store.park`."""
+        record = parked.record
+        row = _ParkedRow(
+            record.name,
+            encode(record),
+            parked.target,
+            parked.reason,
+            parked.detail,
+            parked.parked_at,
+        )
+
+        def write() -> None:
+            if self.usage.parked_bytes + _size(row) > self._bounds.parked_max_bytes:
+                raise InboxFullError(_WHERE, self._bounds.parked_max_bytes)
+            self._last += 1
+            self._disk.last = self._last
+            self._disk.parked[self._last] = row
+            self._owe(ref, owed)
+
+        return self._write(write)
+
+    async def held(self) -> AsyncIterator[Held]:
+        """See `Store.held`."""
+        found = []
+        for ref, row in self._disk.rows.items():
+            record = decode(row.stored)
+            found.append(
+                Held(
+                    str(ref),
+                    "pending",
+                    record,
+                    row.owed,
+                    _size(row),
+                    held_since=record.stored_at,
+                )
+            )
+        for ref, parked in self._disk.parked.items():
+            record = decode(parked.stored)
+            why = (parked.reason, parked.detail, parked.parked_at)
+            owed = 1 << parked.target
+            found.append(Held(str(ref), "parked", record, owed, _size(parked), *why))
+        for one in sorted(found, key=lambda held: held.held_since):
+            yield one
+
+    async def unpark(self, ids: Sequence[str], *, rerouted: dict[str, Record]) -> int:
+        """See `Store.unpark`."""
+
+        def write() -> int:
+            count = 0
+            for ref in _refs(ids):
+                row = self._disk.parked.pop(ref, None)
+                if row is None:
+                    continue
+                record = rerouted.get(str(ref))
+                if record is None:
+                    record = replayed(decode(row.stored), row.target, self._unix())
+                owed = (1 << len(targets(record))) - 1
+                self._insert(_Row(record.name, encode(record), owed), record)
+                count += 1
+            return count
+
+        return await self._write(write)
+
+    async def discard(self, ids: Sequence[str]) -> int:
+        """See `Store.discard`."""
+
+        def write() -> int:
+            count = 0
+            for ref in _refs(ids):
+                parked = self._disk.parked.pop(ref, None)
+                if parked is not None:
+                    self._discarded(parked.stored, 1 << parked.target)
+                elif ref in self._disk.rows and self._withdrawn(ref):
+                    row = self._disk.rows.pop(ref)
+                    self._discarded(row.stored, row.owed)
+                else:
+                    continue
+                count += 1
+            return count
+
+        return await self._write(write)
+
+    async def close(self, timeout: float) -> None:
+        """See `Store.close`."""
+        if self._writes and not self._crashed:
+            self._idle.clear()
+            try:
+                async with asyncio.timeout(timeout):
+                    await self._idle.wait()
+            except TimeoutError:
+                pass
+        self._closed = True
+        self._flush(commits=False)
+
+    def _write(self, what: Callable[[], T]) -> asyncio.Future[T]:
+        """Do something at the next commit, which makes it durable, or fails it."""
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+
+        def commit(succeeds: bool) -> None:
+            try:
+                self._check(succeeds)
+                result = what()
+            except InboxUnavailableError as error:
+                if not future.done():
+                    future.set_exception(error)
+                    # Marks it as seen: a caller that has gone is no reason for a complaint.
+                    future.exception()
+                return
+            if not future.done():
+                future.set_result(result)
+
+        if self._crashed:
+            return future
+        if self._closed:
+            commit(False)
+            return future
+        self._writes.append(commit)
+        self._schedule()
+        return future
+
+    def _check(self, succeeds: bool) -> None:
+        if not succeeds:
+            reason = "closing" if self._closed else "inbox_unavailable"
+            raise InboxUnavailableError(_WHERE, reason, "told to fail")
+
+    def _schedule(self) -> None:
+        if self._commit is None and self._writes and not self._held_back:
+            loop = asyncio.get_running_loop()
+            self._commit = loop.call_later(self._commit_after, self._flush)
+
+    def _flush(self, *, commits: bool = True) -> None:
+        self._commit = None
+        if self._crashed:
+            return
+        succeeds = commits and not self._failing
+        if commits and self._failing:
+            self._failing -= 1
+        writes, self._writes = self._writes, []
+        self.commits += 1 if succeeds and writes else 0
+        for write in writes:
+            write(succeeds)
+        if not self._writes:
+            self._idle.set()
+
+    def _insert(self, row: _Row, record: Record) -> None:
+        self._last += 1
+        self._disk.last = self._last
+        self._disk.rows[self._last] = row
+        self._tell(self._last, record)
+
+    def _tell(self, ref: int, record: Record | None) -> None:
+        row = self._disk.rows[ref]
+        known = decode(row.stored)
+        entry = Entry(ref, 0, known.stored_at, row.owed, targets(known), _size(row))
+        if self._feed is not None:
+            self._feed.stored(entry, record)
+
+    def _owe(self, ref: int, owed: int) -> None:
+        row = self._disk.rows.get(ref)
+        if row is None:
+            return
+        if owed:
+            self._disk.rows[ref] = msgspec.structs.replace(row, owed=owed & row.owed)
+            return
+        del self._disk.rows[ref]
+        if self._bounds.window:
+            until = asyncio.get_running_loop().time() + self._bounds.window
+            self._disk.finished[row.name] = until
+
+    def _finished(self, name: str) -> bool:
+        until = self._disk.finished.get(name)
+        if until is not None and until <= asyncio.get_running_loop().time():
+            del self._disk.finished[name]
+            return False
+        return until is not None
+
+    def _withdrawn(self, ref: int) -> bool:
+        return self._feed is None or self._feed.withdrawn(ref)
+
+    def _discarded(self, stored: bytes, owed: int) -> None:
+        if self._feed is not None:
+            self._feed.discarded(decode(stored), owed)
+
+    def _unix(self) -> float:
+        return asyncio.get_running_loop().time() if self._now is None else self._now()
+
+
+def _refs(ids: Sequence[str]) -> list[int]:
+    return [int(one) for one in dict.fromkeys(ids) if one.isdecimal()]
+
+
+def _size(row: _Row | _ParkedRow) -> int:
+    return len(row.stored)
