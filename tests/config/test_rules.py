@@ -224,7 +224,44 @@ ERRORS = [
         "delivery: {ledger: {store: ‸nats-kv, broker: bus}}",
         "store: nats-kv is not in this version; use memory",
     ),
-    ("delivery: {mode: ‸inbox}", "mode: inbox mode is not in this version; use direct"),
+    (
+        f"delivery: {{mode: inbox, inbox: {{path: ‸{'x' * 96}}}}}",
+        "path: 101 bytes with .sock behind it",
+    ),
+    (
+        "delivery: {mode: inbox, inbox: ‸{store: jetstream}}",
+        "inbox: store: jetstream needs broker, a NATS broker; there is bus",
+    ),
+    (
+        "delivery: {mode: inbox, inbox: {store: jetstream, broker: ‸bsu}}",
+        'broker: no broker is called "bsu"; did you mean bus?',
+    ),
+    (
+        "delivery: {mode: inbox, inbox: {store: jetstream, broker: ‸zzz}}",
+        'broker: no broker is called "zzz"; there is bus',
+    ),
+    (
+        "delivery: {mode: inbox, inbox: {store: jetstream, broker: ‸events}}",
+        "broker: events is Kafka; store: jetstream needs a NATS broker, there is bus",
+    ),
+    (
+        bus("jetstream: false")
+        + "\ndelivery: {mode: inbox, inbox: {store: jetstream, broker: ‸bus}}",
+        "broker: bus is core NATS; write jetstream: true there",
+    ),
+    *(
+        (
+            target(f"{{broker: bus, subject: ‸'{subject}'}}")
+            + "\ndelivery: {mode: inbox, inbox: {store: jetstream, broker: bus}}",
+            "subject: GATEWAY_INBOX and all below it is the inbox's own; write another",
+        )
+        for subject in ("GATEWAY_INBOX", "GATEWAY_INBOX.x", "GATEWAY_INBOX.{type}")
+    ),
+    (
+        "delivery: {mode: inbox, inbox: {store: jetstream, broker: bus, stream: MINE},"
+        " dead_letter: {broker: bus, subject: ‸MINE.a}}",
+        "subject: MINE and all below it is the inbox's own",
+    ),
     (
         "delivery: {dead_letter: {broker: ‸evnts, topic: x}}",
         'broker: no broker is called "evnts"; did you mean events?',
@@ -335,7 +372,23 @@ WARNINGS = [
     ),
     ("delivery: {ledger: {broker: ‸bus}}", "broker: has no effect with store: memory; remove it"),
     ("delivery: {ledger: {store: memory, bucket: ‸B}}", "bucket: has no effect with store: memory"),
-    ("delivery: {inbox: ‸{store: sqlite}}", "inbox: has no effect in this version"),
+    ("delivery: {inbox: ‸{store: sqlite}}", "inbox: has no effect with mode: direct"),
+    (
+        "delivery: {mode: inbox, ledger: ‸{incomplete_for: 1h}}",
+        "ledger: has no effect with mode: inbox",
+    ),
+    (
+        "delivery: {mode: inbox, inbox: {broker: ‸bus}}",
+        "broker: has no effect with store: sqlite; remove it",
+    ),
+    (
+        "delivery: {mode: inbox, inbox: {stream: ‸MINE}}",
+        "stream: has no effect with store: sqlite; remove it",
+    ),
+    (
+        "delivery: {mode: inbox, inbox: {store: jetstream, broker: bus, path: ‸./x}}",
+        "path: has no effect with store: jetstream; remove it",
+    ),
 ]
 
 

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import pytest
 
 from gateway.brokers.base import State
+from gateway.delivery.inbox.store import Writable
 from gateway.observability.health import ProcessHealth, readiness
 
 UP, CONNECTING, DOWN = State.UP, State.CONNECTING, State.DOWN
@@ -71,6 +72,32 @@ def test_readiness(
 ) -> None:
     answered, body = readiness(processes)
     assert (answered, body["status"], body.get("broken")) == (status, word, broken)
+
+
+@pytest.mark.parametrize(
+    ("inboxes", "events", "expected"),
+    [
+        ([Writable.YES], UP, (200, "ready")),
+        ([Writable.YES], DOWN, (200, "degraded")),
+        ([Writable.FULL], UP, (503, "inbox_full")),
+        ([Writable.NO], UP, (503, "inbox_unavailable")),
+        ([Writable.FULL, Writable.NO], UP, (503, "inbox_unavailable")),
+        ([Writable.YES, Writable.FULL], UP, (503, "inbox_full")),
+    ],
+)
+def test_with_an_inbox_it_counts_and_not_the_brokers(
+    inboxes: list[Writable], events: State, expected: tuple[int, str]
+) -> None:
+    states = {"events": events, "bus": events}
+    answered, body = readiness(
+        [ProcessHealth("ready", states, ROUTES, (), inbox) for inbox in inboxes]
+    )
+    assert (answered, body["status"]) == expected
+
+
+def test_an_inbox_that_drains_is_draining() -> None:
+    draining = ProcessHealth("draining", {}, {}, (), Writable.NO)
+    assert readiness([draining])[1]["status"] == "draining"
 
 
 def test_each_broker_is_shown_at_its_worst() -> None:

@@ -39,6 +39,14 @@ def only(planned: Plan) -> Message:
 # --- which routes take an event
 
 
+def test_nothing_renders_a_subject_of_the_inbox() -> None:
+    delivery = {"mode": "inbox", "inbox": {"store": "jetstream", "broker": "bus", "stream": "a-1"}}
+    made = table(route(target("bus", "a-{data.id}")), delivery=delivery)
+    for number, refused in (("1", True), ("2", False)):
+        plan = made.plan(event({"type": "user.created", "data": {"id": number}}))
+        assert [one.reason for one in plan.refusals] == ["destination"] * refused
+
+
 def test_every_matching_route_delivers_in_file_order() -> None:
     planned = plan(
         route(target("bus", "clerk.b"), name="b", events=["user.*"]),

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from gateway.delivery.inbox.store import Bounds, Store
-from tests.inbox.harness import ROOMY, FeedLog, Place, SqlitePlace
+from tests.inbox.harness import ROOMY, FeedLog, MemoryPlace, Place, SqlitePlace
 
-PLACES = {"sqlite": SqlitePlace}
+PLACES = {"memory": MemoryPlace, "sqlite": SqlitePlace}
 """A new kind of store enters itself here."""
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from gateway.brokers.base import Message
+from gateway.delivery.inbox.fake import FakeStore
 from gateway.delivery.inbox.record import Record
 from gateway.delivery.inbox.sqlite import SqliteStore
 from gateway.delivery.inbox.store import Bounds, Entry, Held, InboxUnavailableError, Placed, Store
@@ -40,6 +41,19 @@ class SqlitePlace(Place):
     def store(self, bounds: Bounds = ROOMY) -> SqliteStore:
         """Make a store on the file."""
         return SqliteStore(self.path, bounds)
+
+
+class MemoryPlace(Place):
+    """The fake: what it holds is given from one to the next, as a crash leaves it."""
+
+    def __init__(self, _: Path) -> None:
+        self._last: FakeStore | None = None
+
+    def store(self, bounds: Bounds = ROOMY) -> FakeStore:
+        """Make a store that has what the one before had."""
+        self._last = FakeStore(bounds) if self._last is None else self._last.crash()
+        self._last.bound(bounds)
+        return self._last
 
 
 class FeedLog:

@@ -63,9 +63,10 @@ class _Disk(msgspec.Struct):
     """What a crash leaves."""
 
     rows: dict[int, _Row] = {}
-    parked: dict[int, _ParkedRow] = {}
+    parked: dict[tuple[int, int], _ParkedRow] = {}
+    """By ref and target."""
     finished: dict[str, float] = {}
-    """Event-loop time until which a name is remembered."""
+    """The event-loop time at which a record was finished, by its name."""
     last: int = 0
 
 
@@ -93,7 +94,8 @@ class FakeStore:
         self._held_back = False
         self._closed = False
         self._crashed = False
-        self._reserved = 0
+        self._refused = 0
+        """Bytes of what had no room last."""
         self._last = 0
         self._idle = asyncio.Event()
         self.commits = 0
@@ -131,7 +133,7 @@ class FakeStore:
         """See `Store.writable`."""
         if self._failing or self._closed:
             return Writable.NO
-        full = self.usage.bytes >= self._bounds.max_bytes
+        full = self.usage.bytes + self._refused > self._bounds.max_bytes
         return Writable.FULL if full else Writable.YES
 
     @property
@@ -161,8 +163,7 @@ class FakeStore:
                 return Placed("finished")
             if any(other.name == row.name for other in self._disk.rows.values()):
                 return Placed("pending")
-            if self.usage.bytes + _size(row) > self._bounds.max_bytes:
-                raise InboxFullError(_WHERE, self._bounds.max_bytes)
+            self._check_room(row)
             self._insert(row, record)
             return Placed("stored")
 
@@ -192,11 +193,11 @@ class FakeStore:
         )
 
         def write() -> None:
-            if self.usage.parked_bytes + _size(row) > self._bounds.parked_max_bytes:
+            place = (ref, parked.target)
+            size = 0 if place in self._disk.parked else _size(row)
+            if self.usage.parked_bytes + size > self._bounds.parked_max_bytes:
                 raise InboxFullError(_WHERE, self._bounds.parked_max_bytes)
-            self._last += 1
-            self._disk.last = self._last
-            self._disk.parked[self._last] = row
+            self._disk.parked.setdefault(place, row)
             self._owe(ref, owed)
 
         return self._write(write)
@@ -216,11 +217,11 @@ class FakeStore:
                     held_since=record.stored_at,
                 )
             )
-        for ref, parked in self._disk.parked.items():
+        for (ref, target), parked in self._disk.parked.items():
             record = decode(parked.stored)
             why = (parked.reason, parked.detail, parked.parked_at)
-            owed = 1 << parked.target
-            found.append(Held(str(ref), "parked", record, owed, _size(parked), *why))
+            owed, size = 1 << parked.target, _size(parked)
+            found.append(Held(f"{ref}.{target}", "parked", record, owed, size, *why))
         for one in sorted(found, key=lambda held: held.held_since):
             yield one
 
@@ -228,16 +229,21 @@ class FakeStore:
         """See `Store.unpark`."""
 
         def write() -> int:
-            count = 0
-            for ref in _refs(ids):
-                row = self._disk.parked.pop(ref, None)
-                if row is None:
-                    continue
-                record = rerouted.get(str(ref))
-                if record is None:
-                    record = replayed(decode(row.stored), row.target, self._unix())
+            count, now = 0, self._unix()
+            for place, row in self._parked_of(ids):
+                record = rerouted.get(f"{place[0]}.{place[1]}")
+                record = record or replayed(decode(row.stored), row.target, now)
                 owed = (1 << len(targets(record))) - 1
-                self._insert(_Row(record.name, encode(record), owed), record)
+                new = _Row(record.name, encode(record), owed)
+                try:
+                    self._check_room(new)
+                except InboxFullError:
+                    # What was done is told; the rest is told to the one who asks again.
+                    if count:
+                        return count
+                    raise
+                del self._disk.parked[place]
+                self._insert(new, record)
                 count += 1
             return count
 
@@ -249,14 +255,14 @@ class FakeStore:
         def write() -> int:
             count = 0
             for ref in _refs(ids):
-                parked = self._disk.parked.pop(ref, None)
-                if parked is not None:
-                    self._discarded(parked.stored, 1 << parked.target)
-                elif ref in self._disk.rows and self._withdrawn(ref):
-                    row = self._disk.rows.pop(ref)
+                row = self._disk.rows.get(ref)
+                if row is not None and self._withdrawn(ref):
+                    self._owe(ref, 0)
                     self._discarded(row.stored, row.owed)
-                else:
-                    continue
+                    count += 1
+            for place, parked in self._parked_of(ids):
+                del self._disk.parked[place]
+                self._discarded(parked.stored, 1 << parked.target)
                 count += 1
             return count
 
@@ -345,16 +351,27 @@ class FakeStore:
             self._disk.rows[ref] = msgspec.structs.replace(row, owed=owed & row.owed)
             return
         del self._disk.rows[ref]
-        if self._bounds.window:
-            until = asyncio.get_running_loop().time() + self._bounds.window
-            self._disk.finished[row.name] = until
+        self._disk.finished[row.name] = asyncio.get_running_loop().time()
 
     def _finished(self, name: str) -> bool:
-        until = self._disk.finished.get(name)
-        if until is not None and until <= asyncio.get_running_loop().time():
-            del self._disk.finished[name]
+        finished_at = self._disk.finished.get(name)
+        if finished_at is None:
             return False
-        return until is not None
+        if asyncio.get_running_loop().time() - finished_at < self._bounds.window:
+            return True
+        del self._disk.finished[name]
+        return False
+
+    def _check_room(self, row: _Row) -> None:
+        self._refused = 0
+        if self.usage.bytes + _size(row) > self._bounds.max_bytes:
+            self._refused = _size(row)
+            raise InboxFullError(_WHERE, self._bounds.max_bytes)
+
+    def _parked_of(self, ids: Sequence[str]) -> list[tuple[tuple[int, int], _ParkedRow]]:
+        known = {f"{ref}.{target}": (ref, target) for ref, target in self._disk.parked}
+        places = [known[one] for one in dict.fromkeys(ids) if one in known]
+        return [(place, self._disk.parked[place]) for place in places]
 
     def _withdrawn(self, ref: int) -> bool:
         return self._feed is None or self._feed.withdrawn(ref)

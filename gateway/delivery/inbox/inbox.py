@@ -81,9 +81,10 @@ class Inbox:
     async def deliver(self, plan: Plan, outlets: Outlets, deadline: float) -> Delivery:
         """Store an event; return when that is durable, or at the deadline.
 
-        What it is dispatched to is decided when it is dispatched, and not by `outlets`. A copy of an event that waits is `stored`, of one that was settled within the
-        dedupe window `duplicate`. What could not be stored is `failed` with the store's reason or
-        `deadline`; it may be stored all the same, and the sender's retry is then a copy.
+        Where it goes is decided when it is dispatched, and not by `outlets`. A copy of an event
+        that waits is `stored`, of one that was settled within the dedupe window `duplicate`. What
+        could not be stored is `failed` with the store's reason or `deadline`; it may be stored all
+        the same, and the sender's retry is then a copy.
         """
         del outlets
         loop = asyncio.get_running_loop()
