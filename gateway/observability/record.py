@@ -216,7 +216,7 @@ def _target(settlement: Settlement) -> str:
     receipt = settlement.receipt
     if receipt is None:
         why = settlement.detail or settlement.reason
-        return f"{place} {settlement.status}: {why}"
+        return f"{place} {settlement.status}" + (f": {why}" if why else "")
     if receipt.offset is not None:
         return f"{place}[{receipt.partition}]@{receipt.offset}"
     if receipt.seq is not None:

@@ -11,7 +11,7 @@ from pydantic import SecretStr
 
 from gateway.app import Blueprint, draw, load_contents
 from gateway.brokers.base import BrokerOptionsError
-from gateway.config import FileContent
+from gateway.config import FileContent, GatewayConfig
 from gateway.config.files import MAX_FILE, read_file
 from gateway.server import reload
 from gateway.server.reload import Reloader
@@ -269,3 +269,33 @@ def test_a_file_is_read_with_bounds(tmp_path: Path) -> None:
     assert read_file(str(tmp_path)).problem == f"{tmp_path} is not a file"
     assert read_file("/dev/zero").problem == "/dev/zero is not a file"
     assert read_file("a\0b").problem == "${file:…} does not name a file"
+
+
+@pytest.mark.parametrize(
+    ("changed", "needs_restart"),
+    [
+        ({"max_bytes": "2MiB", "parked_max_bytes": "3MiB", "max_age": "1h"}, ()),
+        ({"path": "./other.db", "max_age": "1h"}, ("delivery.inbox",)),
+        ({"store": "jetstream", "broker": "bus"}, ("delivery.inbox",)),
+    ],
+)
+def test_the_place_of_the_inbox_stays_and_its_bounds_change(
+    changed: dict[str, str], needs_restart: tuple[str, ...]
+) -> None:
+    disk = Disk()
+
+    def loaded(inbox: dict[str, str], mode: str = "inbox") -> GatewayConfig:
+        content = {**CONFIG, "delivery": {"mode": mode, "inbox": inbox}}
+        return load_contents("c.yaml", json.dumps(content), disk.files, ENV).config
+
+    before, after = loaded({}), loaded(changed)
+    kept, told = reload._keep(before, after)
+    assert told == needs_restart
+    inbox = kept.delivery.inbox
+    assert (inbox.store, inbox.path, inbox.broker) == ("sqlite", "./gateway-inbox.db", None)
+    assert (inbox.max_bytes, inbox.max_age) == (
+        after.delivery.inbox.max_bytes,
+        after.delivery.inbox.max_age,
+    )
+    kept, told = reload._keep(before, loaded({}, "direct"))
+    assert (kept.delivery.mode, told) == ("inbox", ("delivery.mode",))

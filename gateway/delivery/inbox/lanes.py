@@ -12,80 +12,20 @@ all, and all of its lanes may go at once when it is up.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable
 from heapq import heapify, heappop, heappush
 from math import inf
-from typing import Literal
-
-import msgspec
 
 from gateway.delivery.inbox.ages import Ages
+from gateway.delivery.inbox.lane import NO_BROKER, Item, Lane, Task, Waiting, bits, key_of
 from gateway.delivery.inbox.store import Entry
 from gateway.delivery.inbox.windows import Backoff, Gate, Place, Window
-from gateway.delivery.plan import Refusal
 
-__all__ = ["NO_BROKER", "Lane", "Lanes", "Task", "Waiting"]
-
-NO_BROKER = ""
-"""Stands for the broker of a target that needs none: it was refused before it was stored, or has
-outlived its age."""
+__all__ = ["NO_BROKER", "Lanes", "Task"]
 
 _PATIENT = 5
 """Failures in a row after which a lane rests even if its broker has gone and come back meanwhile:
 it may be its record that drives the broker away."""
-
-_Item = tuple[int, int]
-"""A record's ref and the place of a target in it."""
-
-
-class Lane(msgspec.Struct, eq=False, gc=False):
-    """Records that go one after the other. Only this module changes it."""
-
-    key: Hashable
-    broker: str
-    destination: str
-    place: Place
-    """Where the first one goes: elsewhere while it is a dead letter."""
-    waiting: list[_Item]
-    """A heap."""
-    state: Literal["new", "ready", "busy", "resting", "gone"] = "new"
-    failures: int = 0
-    rests_until: float = 0.0
-    diverted: _Item | None = None
-    """The first one, where it goes elsewhere."""
-    stale: int = 0
-    """How many of those in `waiting` wait no longer; they are passed over."""
-
-
-class Task(msgspec.Struct, frozen=True, eq=False, gc=False):
-    """One target of a record that is to be served now; `settled`, `failed` or `divert` ends it."""
-
-    ref: int
-    at: int
-    """The target's place in the record."""
-    broker: str
-    """What it goes to now: the target's own, the dead letter's, or `NO_BROKER`."""
-    overdue: bool
-    """It has outlived its age, and is to be a dead letter."""
-    failures: int
-    """How often it has failed in a row."""
-    size: int
-    lane: Lane
-    place: Place
-    epoch: int
-    waiting: Waiting
-
-
-class Waiting(msgspec.Struct, eq=False, gc=False):
-    """A record of which something is owed."""
-
-    entry: Entry
-    owed: int
-    begun: int = 0
-    """Bitmask of the targets that are on their way."""
-    refusals: dict[int, Refusal] | None = None
-    """By the target's place, why its dead letter is on its way. Replaced as a whole."""
-    overdue: bool = False
 
 
 class Lanes:
@@ -114,9 +54,9 @@ class Lanes:
         waiting = Waiting(entry, entry.owed)
         self._waiting[entry.ref] = waiting
         self._ages.add(entry.stored_at, entry.ref, self._waiting)
-        for at in _bits(entry.owed):
+        for at in bits(entry.owed):
             target = entry.targets[at]
-            key = _key(entry, at)
+            key = key_of(entry, at)
             self._enqueue(key, target.broker, target.destination, (entry.ref, at))
 
     def take(self, now: float) -> Task | None:
@@ -230,7 +170,7 @@ class Lanes:
         if waiting is None or waiting.begun:
             return False
         del self._waiting[ref]
-        for at in _bits(waiting.owed):
+        for at in bits(waiting.owed):
             self._vacate(waiting, at)
         return True
 
@@ -238,7 +178,7 @@ class Lanes:
         """Forget a partition. What of it is on its way ends as it will, and is then forgotten."""
         for ref in [r for r, w in self._waiting.items() if w.entry.partition == partition]:
             waiting = self._waiting.pop(ref)
-            for at in _bits(waiting.owed & ~waiting.begun):
+            for at in bits(waiting.owed & ~waiting.begun):
                 self._vacate(waiting, at)
 
     def expire(self, stored_before: float, at_most: int) -> int:
@@ -255,7 +195,7 @@ class Lanes:
             waiting = self._waiting[ref]
             waiting.overdue = True
             self._old.add(waiting.entry.stored_at, ref, self._waiting)
-            for at in _bits(waiting.owed & ~waiting.begun):
+            for at in bits(waiting.owed & ~waiting.begun):
                 self._vacate(waiting, at)
                 self._enqueue((ref, at), NO_BROKER, "", (ref, at))
         return count
@@ -269,7 +209,7 @@ class Lanes:
         ages = (self._ages.first(self._waiting), self._old.first(self._waiting))
         return min((age for age in ages if age is not None), default=None)
 
-    def _enqueue(self, key: Hashable, broker: str, destination: str, item: _Item) -> Lane:
+    def _enqueue(self, key: Hashable, broker: str, destination: str, item: Item) -> Lane:
         lane = self._lanes.get(key)
         if lane is None:
             place = self._place(broker, destination)
@@ -325,11 +265,11 @@ class Lanes:
             heappop(lane.waiting)
             lane.stale = max(0, lane.stale - 1)
 
-    def _owes(self, item: _Item) -> bool:
+    def _owes(self, item: Item) -> bool:
         waiting = self._waiting.get(item[0])
         return waiting is not None and bool(waiting.owed & ~waiting.begun & 1 << item[1])
 
-    def _belongs(self, lane: Lane, item: _Item) -> bool:
+    def _belongs(self, lane: Lane, item: Item) -> bool:
         """Tell whether an item waits, and in this lane."""
         return self._owes(item) and (self._waiting[item[0]].overdue is False or lane.key == item)
 
@@ -360,7 +300,7 @@ class Lanes:
         """Note that an item, which is not on its way, waits in its lane no longer."""
         entry = waiting.entry
         item = (entry.ref, at)
-        lane = self._lanes.get(item) or self._lanes.get(_key(entry, at))
+        lane = self._lanes.get(item) or self._lanes.get(key_of(entry, at))
         if lane is None:
             return
         lane.stale += 1
@@ -376,7 +316,7 @@ class Lanes:
         if not lane.waiting:
             self._drop(lane)
 
-    def _undivert(self, lane: Lane, item: _Item) -> None:
+    def _undivert(self, lane: Lane, item: Item) -> None:
         if lane.diverted == item:
             lane.diverted = None
             self._lead(lane, lane.broker)
@@ -425,18 +365,3 @@ class Lanes:
     def _rise(self, lane: Lane, before: float = inf) -> None:
         if lane.state == "resting" and lane.failures < before:
             self._ready(lane)
-
-
-def _key(entry: Entry, at: int) -> int:
-    """Name a target's lane; partitions have nothing in common, not even the order of refs."""
-    lane = entry.targets[at].lane
-    return lane + (entry.partition << 64) if entry.partition else lane
-
-
-def _bits(mask: int) -> Iterator[int]:
-    at = 0
-    while mask:
-        if mask & 1:
-            yield at
-        mask >>= 1
-        at += 1

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 if TYPE_CHECKING:
-    from gateway.delivery.inbox.lanes import Lane
+    from gateway.delivery.inbox.lane import Lane
 
 __all__ = ["Backoff", "Gate", "Place", "Window"]
 
