@@ -314,3 +314,40 @@ def test_ages_hold_about_as_many_as_there_are(steps: list[tuple[int, bool]]) -> 
         ages.add(float(ref), ref, known)
     assert len(ages._heap) <= 2 * len(known) + 64
     assert ages.first(known) == 999.0
+
+
+def test_a_lost_record_that_fails_is_forgotten() -> None:
+    rig = Rig()
+    rig.add()
+    (task,) = rig.take()
+    rig.lanes.lost(0)
+    rig.lanes.failed(task, 0.0, 1.0)
+    assert (rig.refs(1e9), rig.lanes._lanes) == ([], {})
+
+
+def test_a_record_that_comes_back_while_it_is_on_its_way_goes_once_more_and_then_is_gone() -> None:
+    rig = Rig()
+    ref = rig.add()
+    (before,) = rig.take()
+    rig.lanes.lost(0)
+    rig.lanes.add(before.waiting.entry)
+    assert rig.refs() == []
+    rig.lanes.failed(before, 0.0, 1.0)
+    (again,) = rig.take(10.0)
+    assert again.ref == ref
+    rig.lanes.failed(again, 10.0, 1.0)
+    assert rig.lanes.withdrawn(ref)
+    assert (rig.refs(1e9), rig.lanes._lanes) == ([], {})
+
+
+def test_an_ack_ends_the_rest_of_its_destination() -> None:
+    rig = Rig()
+    stuck = rig.add(1)
+    rig.add(2)
+    one, other = rig.take()
+    rig.lanes.failed(one, 0.0, 1.0)
+    fresh = rig.add(3)
+    assert rig.refs() == []
+    rig.lanes.acked(other)
+    assert rig.refs() == [fresh]
+    assert rig.refs(1.0) == [stuck]
