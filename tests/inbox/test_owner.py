@@ -9,6 +9,7 @@ import socket
 import stat
 import sys
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ import pytest
 from gateway.delivery.inbox import owner as owner_module
 from gateway.delivery.inbox import remote as remote_module
 from gateway.delivery.inbox import wire
+from gateway.delivery.inbox.member import ALONE, Member, store_at
 from gateway.delivery.inbox.owner import Owner, socket_path
 from gateway.delivery.inbox.record import Record
 from gateway.delivery.inbox.remote import RemoteStore
@@ -26,6 +28,7 @@ from gateway.delivery.inbox.store import (
     InboxUnavailableError,
     InboxUnusableError,
     Parked,
+    Store,
 )
 from gateway.delivery.inbox.wire import Frames, Hello, Put, frame, read_answer
 from tests.inbox.harness import (
@@ -39,7 +42,12 @@ from tests.inbox.harness import (
     takes,
     until,
 )
-from tests.inbox.sqlite_file import names, write
+from tests.inbox.sqlite_file import names, remove, write
+
+
+def serves(store: Store) -> bool:
+    """Tell whether a store takes records."""
+    return takes(store) == "yes"
 
 
 class Tree:
@@ -331,6 +339,41 @@ async def test_an_owner_does_not_wait_for_a_command(tree: Tree) -> None:
     async with asyncio.timeout(5):
         await tree.owner.close(60)
     await client.close(1)
+
+
+async def test_the_first_of_a_tree_has_the_file_and_the_others_its_socket(tmp_path: Path) -> None:
+    path = tmp_path / "inbox.db"
+    first = store_at(path, ROOMY, Member(0, "tree"))
+    others = [store_at(path, ROOMY, Member(worker, "tree")) for worker in (1, 2)]
+    for other in others:
+        await other.start(FeedLog())
+    assert await outcome(others[0].put(record(1))) == "inbox_unavailable"
+    await first.start(FeedLog())
+    for other in others:
+        await until(partial(serves, other))
+        assert await outcome(other.put(record(1))) in {"stored", "pending"}
+    assert first.usage.events == 1
+    # It closes when they have gone.
+    closing = asyncio.create_task(first.close(60))
+    assert await outcome(others[0].put(record(2))) == "stored"
+    for other in others:
+        assert not closing.done()
+        await other.close(5)
+    await closing
+    assert set(names(tmp_path)) == {"inbox.db", "inbox.db.lock"}
+    # What stands where the socket would be is told, and the file is let go.
+    write(socket_path(path), b"a file")
+    with pytest.raises(InboxUnusableError):
+        await store_at(path, ROOMY, ALONE).start(FeedLog())
+    remove(socket_path(path))
+    again = store_at(path, ROOMY, ALONE)
+    await again.start(FeedLog())
+    await again.close(5)
+
+
+def test_a_missing_directory_is_told_before_anything_starts(tmp_path: Path) -> None:
+    with pytest.raises(InboxUnusableError, match="its directory does not exist"):
+        store_at(tmp_path / "missing" / "inbox.db", ROOMY, Member(1, "tree"))
 
 
 class OwnerProcess:

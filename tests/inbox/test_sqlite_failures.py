@@ -296,6 +296,19 @@ async def test_too_many_finished_names_go_before_their_time(
     assert "forgotten before the dedupe window was over" in caplog.text
 
 
+@pytest.mark.parametrize("body", [100, 1_100, 1_800, 2_500, 4_500, 40_000])
+async def test_the_file_is_at_most_twice_what_is_counted(path: Path, body: int) -> None:
+    store = SqliteStore(path, LARGE)
+    await store.start(FeedLog())
+    many = 3 * MIB // (body + 400)
+    futures = [store.put(record(number, size=body)) for number in range(many)]
+    assert set(await outcomes(futures)) == {"stored"}
+    counted = store.usage.bytes
+    await store.close(10)
+    assert counted > many * body
+    assert size(path) < 2 * counted
+
+
 async def test_space_that_was_given_back_is_used_again(store: SqliteStore, path: Path) -> None:
     feed = store._feed
     assert isinstance(feed, FeedLog)

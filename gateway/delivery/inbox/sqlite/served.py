@@ -12,6 +12,8 @@ __all__ = ["ServedStore"]
 
 _WORKERS_SHARE = 0.5
 """Of the time to close: for what the other workers have in hand; the rest is for the file."""
+_FAILED = 5.0
+"""Seconds for a file to be closed again beside which nothing can listen."""
 
 
 class ServedStore(SqliteStore):
@@ -30,7 +32,7 @@ class ServedStore(SqliteStore):
         try:
             await self._owner.start()
         except BaseException:
-            await super().close(0)
+            await super().close(_FAILED)
             raise
 
     async def close(self, timeout: float) -> None:

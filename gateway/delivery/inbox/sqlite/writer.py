@@ -47,7 +47,7 @@ _CHECKPOINT_BYTES = 16 * 1024 * 1024
 _LOG_MAX = 512 * 1024 * 1024
 """How long, if somebody else reads the file and so keeps it from being written back."""
 _SWEEP_EVERY = 256
-"""New events between looks for names past the window; each looks at four times as many."""
+"""New events between looks for names past the window; each looks at twice as many."""
 _EARLY_TOLD = 60.0
 """Seconds between lines about names that had to go before their time."""
 
@@ -209,7 +209,7 @@ class Writer:
         return transaction
 
     def _sweep(self, transaction: Transaction) -> None:
-        early = transaction.sweep(4 * self._unswept)
+        early = transaction.sweep(2 * self._unswept)
         self._unswept = 0
         if early and time.monotonic() - self._early_told > _EARLY_TOLD:
             self._early_told = time.monotonic()
