@@ -25,6 +25,7 @@ from gateway.delivery.dead_letter import DeadLetter
 from gateway.delivery.fanout import FanOut, Outlets
 from gateway.delivery.inbox.dispatcher import Dispatcher
 from gateway.delivery.inbox.inbox import Inbox
+from gateway.delivery.inbox.member import ALONE, Member, store_at
 from gateway.delivery.inbox.store import Bounds, InboxUnusableError, Store
 from gateway.delivery.inbox.terms import Reach, Terms
 from gateway.delivery.inbox.windows import Window
@@ -138,13 +139,16 @@ def draw(loaded: LoadedConfig) -> Blueprint:
 class Gateway:
     """All that one process needs to serve webhooks."""
 
-    def __init__(self, blueprint: Blueprint, recorder: Recorder) -> None:
+    def __init__(self, blueprint: Blueprint, recorder: Recorder, member: Member = ALONE) -> None:
         """Wire; nothing connects before `start`. Raises `InboxUnusableError`."""
+        self._member = member
         self.recorder = recorder
         self._blueprint = blueprint
         self._routes = _brokers_of_routes(blueprint)
         deadline = blueprint.config.server.deadline
-        self._clients = Clients(recipes(blueprint), self._state_changed, self._serve, deadline)
+        self._clients = Clients(
+            self._recipes(blueprint), self._state_changed, self._serve, deadline
+        )
         self._ledger = Ledger(_retention(blueprint.config), recorder.evicted)
         self._inbox = None if blueprint.config.delivery.mode == "direct" else self._make_inbox()
         fan_out = FanOut(recorder, self._ledger)
@@ -172,7 +176,7 @@ class Gateway:
         a new client, and the ledger keeps what it knows. Raises `BrokerOptionsError`, and then
         nothing has changed.
         """
-        await self._clients.change(recipes(blueprint))
+        await self._clients.change(self._recipes(blueprint))
         self._blueprint = blueprint
         self._routes = _brokers_of_routes(blueprint)
         self._ledger.retain(_retention(blueprint.config))
@@ -203,8 +207,13 @@ class Gateway:
         replacing = self._clients.replacing
         return ProcessHealth(self._phase, states, self._routes, replacing, writable)
 
+    def _recipes(self, blueprint: Blueprint) -> dict[str, Recipe]:
+        # Who stores through another process publishes nothing, and needs no client.
+        publishes = self._member.is_first or not blueprint.config.delivery.has_owner
+        return recipes(blueprint) if publishes else {}
+
     def _make_inbox(self) -> Inbox:
-        store = make_store(self._blueprint.config)
+        store = make_store(self._blueprint.config, self._member)
         return Inbox(store, Dispatcher(store, self.recorder, self._terms()))
 
     def _terms(self) -> Terms:
@@ -248,9 +257,9 @@ class Gateway:
             await asyncio.sleep(_TICK)
 
 
-def build(blueprint: Blueprint) -> Gateway:
+def build(blueprint: Blueprint, member: Member = ALONE) -> Gateway:
     """Make the gateway of one process, with metrics and logs of its own."""
-    return Gateway(blueprint, Recorder(Metrics(), blueprint.config.log.sample))
+    return Gateway(blueprint, Recorder(Metrics(), blueprint.config.log.sample), member)
 
 
 def create_app() -> ASGIApp:
@@ -320,21 +329,15 @@ def _reach(broker: BrokerConfig) -> Reach:
     return Reach(window, broker.request_timeout)
 
 
-def make_store(config: GatewayConfig) -> Store:
-    """Make the store of inbox mode; its kind is imported only where it is used.
+def make_store(config: GatewayConfig, member: Member = ALONE) -> Store:
+    """Make the store of inbox mode.
 
     Raises `InboxUnusableError` where it could not even be looked for.
     """
     inbox = config.delivery.inbox
     if inbox.store == "jetstream":
         raise InboxUnusableError(inbox.stream, "is of a later version", "write store: sqlite")
-    path = Path(inbox.path)
-    if not path.absolute().parent.is_dir():
-        where = "its directory does not exist"
-        raise InboxUnusableError(inbox.path, where, "create it, or change delivery.inbox.path")
-    from gateway.delivery.inbox.sqlite import SqliteStore  # noqa: PLC0415 - as the docstring says
-
-    return SqliteStore(path, _bounds(config))
+    return store_at(Path(inbox.path), _bounds(config), member)
 
 
 def _dead_letter(config: GatewayConfig) -> DeadLetter | None:

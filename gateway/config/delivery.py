@@ -183,3 +183,8 @@ class DeliveryConfig(Model):
         description="The store of inbox mode.",
         examples=[{"store": "sqlite"}],
     )
+
+    @property
+    def has_owner(self) -> bool:
+        """Whether one process of a tree owns the inbox, and the others work through it."""
+        return self.mode == "inbox" and self.inbox.store == "sqlite"

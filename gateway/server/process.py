@@ -12,6 +12,7 @@ import structlog
 
 from gateway.app import Blueprint, Gateway, build
 from gateway.config.models import ServerConfig
+from gateway.delivery.inbox.member import ALONE, Member
 from gateway.server.connections import Connections, WireLimits
 from gateway.server.http import HttpServer
 
@@ -31,9 +32,9 @@ _GC_THRESHOLD = 20_000
 class ServingProcess:
     """A gateway with its ingress port open."""
 
-    def __init__(self, blueprint: Blueprint, bound: socket.socket) -> None:
+    def __init__(self, blueprint: Blueprint, bound: socket.socket, member: Member = ALONE) -> None:
         self._config = blueprint.config.server
-        self.gateway: Gateway = build(blueprint)
+        self.gateway: Gateway = build(blueprint, member)
         self.connections = Connections(
             wire_limits(self._config), self.gateway.recorder.metrics.connections.set
         )

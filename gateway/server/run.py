@@ -12,7 +12,6 @@ from contextlib import ExitStack
 import msgspec
 import structlog
 
-from gateway import GatewayError
 from gateway.app import Blueprint
 from gateway.config import GatewayConfig
 from gateway.observability.admin import AdminRecorder
@@ -25,7 +24,7 @@ from gateway.server.process import ServingProcess, stop_event
 from gateway.server.reload import Reloader
 from gateway.server.supervisor import Supervisor
 
-__all__ = ["Running", "Started", "WorkersError", "serve"]
+__all__ = ["Running", "Started", "serve"]
 
 
 _ADMIN = WireLimits(
@@ -39,17 +38,6 @@ _ADMIN = WireLimits(
     max_arriving=1024 * 1024,
 )
 """Scrapers, probes and a few people."""
-
-
-class WorkersError(GatewayError):
-    """More workers than the mode of delivery can have."""
-
-    def __init__(self, workers: int) -> None:
-        self.workers = workers
-        super().__init__(
-            f"{workers} workers: an inbox has one process that writes and dispatches; leave out"
-            " --workers, or write delivery.mode: direct"
-        )
 
 
 class _Alone(ServingProcess):
@@ -87,12 +75,10 @@ async def serve(
 
     With `env`, which the config was loaded with, the files of the config are watched, and SIGHUP
     looks at once; without it the config stays. Raises `ListenError`, `UnguardedError`,
-    `WorkersError`, `InboxUnusableError`, and `BrokerOptionsError` for broker options that cannot
+    `InboxUnusableError`, and `BrokerOptionsError` for broker options that cannot
     work.
     """
     config = blueprint.config
-    if workers > 1 and config.delivery.mode == "inbox":
-        raise WorkersError(workers)
     ingress, admin_socket = _listen(config)
     tree = _Alone(blueprint, ingress) if workers == 1 else Supervisor(blueprint, ingress, workers)
     reloader = Reloader(blueprint, tree.apply, env or {})
@@ -120,7 +106,7 @@ async def serve(
             port = ingress.getsockname()[1]
             log = structlog.get_logger()
             log.info("listening", port=port, admin_port=admin.port, workers=workers)
-            if workers > 1:
+            if workers > 1 and config.delivery.mode == "direct":
                 log.warning("each worker has a ledger of its own: copies may be published twice")
             if started is not None:
                 started(Running(port, admin.port, tree.healths))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -27,6 +28,7 @@ from pydantic import SecretStr
 from gateway import GatewayError
 from gateway.app import Blueprint
 from gateway.config import FileContent
+from gateway.delivery.inbox.member import Member
 from gateway.observability.health import ProcessHealth
 from gateway.observability.metrics import render_shared
 
@@ -80,6 +82,7 @@ class Orders(_Private, frozen=True):
     changed: Changed | None
     """What they hold now, where that is something else."""
     listen_fd: int
+    member: Member
 
 
 def _bare(value: Any) -> str:
@@ -112,7 +115,9 @@ class Supervisor:
             started_with=dict(blueprint.loaded.files),
             changed=None,
             listen_fd=bound.fileno(),
+            member=Member(0, secrets.token_hex(8)),
         )
+        self._has_owner = blueprint.config.delivery.has_owner
         self._config_changed = asyncio.Event()
         self._shutdown = blueprint.config.server.shutdown
         self._socket = bound
@@ -137,8 +142,12 @@ class Supervisor:
 
     async def start(self) -> None:
         """Start the workers and wait until the first one serves. Raises `WorkerError`."""
-        self._tasks = [asyncio.create_task(self._keep(worker)) for worker in self._workers]
+        # The one that owns the inbox comes first: if it cannot, there is nothing for the others.
+        first = self._workers[: 1 if self._has_owner else None]
+        self._tasks = [asyncio.create_task(self._keep(worker)) for worker in first]
         await self._reported.wait()
+        others = self._workers[len(first) :] if self._failed is None else []
+        self._tasks += [asyncio.create_task(self._keep(worker)) for worker in others]
         if self._failed is not None:
             raise self._failed
 
@@ -205,7 +214,7 @@ class Supervisor:
     async def _listen(self, worker: _Worker, channel: socket.socket) -> None:
         """Give the worker its orders and each changed config, and read its reports, to its end."""
         reader, writer = await asyncio.open_unix_connection(sock=channel, limit=MAX_LINE)
-        telling = asyncio.create_task(self._tell(writer))
+        telling = asyncio.create_task(self._tell(worker, writer))
         try:
             while line := await reader.readline():
                 worker.health = msgspec.json.decode(line, type=ProcessHealth)
@@ -219,9 +228,10 @@ class Supervisor:
             with suppress(OSError):
                 await writer.wait_closed()
 
-    async def _tell(self, writer: asyncio.StreamWriter) -> None:
+    async def _tell(self, worker: _Worker, writer: asyncio.StreamWriter) -> None:
         """Write the orders, then each change: the latest only, to a worker that does not read."""
-        message: Orders | Changed = self._orders
+        member = msgspec.structs.replace(self._orders.member, worker=worker.number)
+        message: Orders | Changed = msgspec.structs.replace(self._orders, member=member)
         # That the worker is gone is told by its other end.
         with suppress(OSError):
             while True:

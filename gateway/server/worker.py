@@ -54,7 +54,7 @@ async def _work(channel_fd: int) -> int:
     configure(blueprint.config.log.level, blueprint.config.log.format)
     bound = socket.socket(fileno=orders.listen_fd)
     bound.setblocking(False)
-    process = ServingProcess(blueprint, bound)
+    process = ServingProcess(blueprint, bound, orders.member)
     stop = stop_event(signal.SIGTERM)
     await process.start()
     reports = asyncio.create_task(_report(process, writer))

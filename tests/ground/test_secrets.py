@@ -35,6 +35,7 @@ from gateway.config import ConfigError, FileContent, LoadedConfig, load_config_t
 from gateway.config.document import read_document
 from gateway.config.interpolation import Interpolator
 from gateway.config.models import GatewayConfig, NatsConfig
+from gateway.delivery.inbox.member import Member
 from gateway.server.admin import AdminSource
 from gateway.server.supervisor import Changed, Orders
 from gateway.signature import SecretError, Verifier, decode_secret
@@ -102,7 +103,7 @@ def broker(name: str) -> object:
 
 def orders() -> Orders:
     files = {"/run/secrets/clerk": FileContent(SecretStr(SECRET))}
-    return Orders("c.yaml", SecretStr(TEXT), files, Changed(files), 3)
+    return Orders("c.yaml", SecretStr(TEXT), files, Changed(files), 3, Member(1, "tree"))
 
 
 def nats_broker_options(name: str) -> object:
