@@ -126,11 +126,11 @@ class RemoteStore:
         """Fail: what waits is the owner's to load."""
         raise self._away(f"record {ref} is its owner's to load")
 
-    def settle(self, ref: int, owed: int) -> asyncio.Future[None]:  # noqa: ARG002 - as `load`
+    def settle(self, ref: int, owed: int) -> asyncio.Future[None]:  # noqa: ARG002 - the contract's
         """Fail: what waits is the owner's to settle."""
         return _failed(self._away(f"record {ref} is its owner's to settle"))
 
-    def park(self, ref: int, owed: int, parked: Parked) -> asyncio.Future[None]:  # noqa: ARG002 - as `load`
+    def park(self, ref: int, owed: int, parked: Parked) -> asyncio.Future[None]:  # noqa: ARG002 - the contract's
         """Fail: what waits is the owner's to park."""
         return _failed(self._away(f"record {ref} is its owner's to park"))
 
