@@ -28,7 +28,8 @@ from gateway.brokers.fake import FakeBroker
 from gateway.config.load import load_config_text
 from gateway.delivery.dead_letter import DeadLetter
 from gateway.delivery.fanout import FanOut, Outlets
-from gateway.delivery.ledger import Ledger, Retention
+from gateway.delivery.ledger import Ledger
+from gateway.delivery.memory import Retention
 from gateway.ingress import Ingress
 from gateway.observability import logs
 from gateway.observability.metrics import Metrics

@@ -29,9 +29,10 @@ from gateway.delivery.inbox.member import ALONE, Member, store_at
 from gateway.delivery.inbox.store import Bounds, InboxUnusableError, Store
 from gateway.delivery.inbox.terms import Reach, Terms
 from gateway.delivery.inbox.windows import Window
-from gateway.delivery.ledger import Ledger, Retention
+from gateway.delivery.ledger import Ledger
 from gateway.event import Sender
 from gateway.ingress import Ingress
+from gateway.ledgers import change_leases, retention, share
 from gateway.observability.health import ProcessHealth
 from gateway.observability.logs import configure
 from gateway.observability.metrics import Metrics
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from litestar.types import ASGIApp, Receive, Send
 
     from gateway.config.models import BrokerConfig, SourceConfig
+    from gateway.delivery.claims import Claims
     from gateway.delivery.deliverer import Deliverer
 
 __all__ = [
@@ -139,8 +141,17 @@ def draw(loaded: LoadedConfig) -> Blueprint:
 class Gateway:
     """All that one process needs to serve webhooks."""
 
-    def __init__(self, blueprint: Blueprint, recorder: Recorder, member: Member = ALONE) -> None:
-        """Wire; nothing connects before `start`. Raises `InboxUnusableError`."""
+    def __init__(
+        self,
+        blueprint: Blueprint,
+        recorder: Recorder,
+        member: Member = ALONE,
+        claims: Claims | None = None,
+    ) -> None:
+        """Wire; nothing connects before `start`. `claims` are those of this process tree.
+
+        Raises `InboxUnusableError`.
+        """
         self._member = member
         self.recorder = recorder
         self._blueprint = blueprint
@@ -149,9 +160,10 @@ class Gateway:
         self._clients = Clients(
             self._recipes(blueprint), self._state_changed, self._serve, deadline
         )
-        self._ledger = Ledger(_retention(blueprint.config), recorder.evicted)
+        self._ledger = Ledger(retention(blueprint.config), recorder.evicted)
         self._inbox = None if blueprint.config.delivery.mode == "direct" else self._make_inbox()
-        fan_out = FanOut(recorder, self._ledger)
+        self._shared = share(blueprint.config, self._ledger, claims, recorder)
+        fan_out = FanOut(recorder, self._ledger, self._shared)
         self._deliverer: Deliverer = fan_out if self._inbox is None else self._inbox
         self._phase: Literal["loading", "ready", "draining"] = "loading"
         self._closing = False
@@ -159,13 +171,12 @@ class Gateway:
         self.ingress = Ingress(self._serving(), self._deliverer, recorder)
 
     async def start(self) -> None:
-        """Open the inbox, and begin to connect to every broker.
-
-        A broker that is down does not stop the start. Raises `InboxUnusableError`.
-        """
+        """Open the inbox, and begin to connect to all. Raises `InboxUnusableError`."""
         if self._inbox is not None:
             await self._inbox.start()
         await self._clients.start()
+        if self._shared is not None:
+            await self._shared.connect()
         self._ticker = asyncio.create_task(self._tick())
         self._phase = "ready"
 
@@ -179,7 +190,9 @@ class Gateway:
         await self._clients.change(self._recipes(blueprint))
         self._blueprint = blueprint
         self._routes = _brokers_of_routes(blueprint)
-        self._ledger.retain(_retention(blueprint.config))
+        self._ledger.retain(retention(blueprint.config))
+        if self._shared is not None:
+            change_leases(self._shared.claims, blueprint.config)
         self._serve()
 
     def drain(self, within: float) -> None:
@@ -195,6 +208,8 @@ class Gateway:
             await self._inbox.close(timeout * _CLOSE_INBOX_SHARE)
             timeout *= 1 - _CLOSE_INBOX_SHARE
         await self._clients.close(timeout)
+        if self._shared is not None:
+            await self._shared.disconnect()
         if self._ticker is not None:
             self._ticker.cancel()
             with suppress(asyncio.CancelledError):
@@ -251,15 +266,16 @@ class Gateway:
         loop = asyncio.get_running_loop()
         while True:
             self._ledger.expire(loop.time(), _EXPIRED_PER_TICK)
-            self.recorder.tick(self._clients.in_flight(), self._ledger, loop.time())
+            self.recorder.tick(self._clients.in_flight(), self._shared or self._ledger, loop.time())
             if (inbox := self._inbox) is not None:
                 self.recorder.inbox_tick(inbox.usage, inbox.commits, inbox.oldest_age)
             await asyncio.sleep(_TICK)
 
 
-def build(blueprint: Blueprint, member: Member = ALONE) -> Gateway:
-    """Make the gateway of one process, with metrics and logs of its own."""
-    return Gateway(blueprint, Recorder(Metrics(), blueprint.config.log.sample), member)
+def build(blueprint: Blueprint, member: Member = ALONE, claims: Claims | None = None) -> Gateway:
+    """Make the gateway of one process, with metrics and logs of its own; see `Gateway`."""
+    recorder = Recorder(Metrics(), blueprint.config.log.sample)
+    return Gateway(blueprint, recorder, member, claims)
 
 
 def create_app() -> ASGIApp:
@@ -310,11 +326,6 @@ def _brokers_of_routes(blueprint: Blueprint) -> dict[str, tuple[str, ...]]:
         route.name: tuple(sorted({target.broker for target in route.targets}))
         for route in blueprint.table.routes
     }
-
-
-def _retention(config: GatewayConfig) -> Retention:
-    ledger = config.delivery.ledger
-    return Retention(config.delivery.dedupe.window, ledger.incomplete_for, ledger.max_bytes)
 
 
 def _bounds(config: GatewayConfig) -> Bounds:

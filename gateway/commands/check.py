@@ -12,11 +12,11 @@ import click
 from gateway.app import Blueprint, draw, load, make_broker
 from gateway.brokers.base import BrokerOptionsError, Finding
 from gateway.commands.loading import print_warnings
+from gateway.ledgers import make_leases
 from gateway.svix.addresses import names, published
 
 __all__ = ["check_command"]
 
-_LEDGER = "ledger: each process remembers for itself; workers and replicas do not share it"
 _TIMEOUT = 20.0
 """Seconds for one broker, whatever it does."""
 
@@ -49,7 +49,7 @@ def check_command(context: click.Context, config: Path, connect: bool) -> None:
                 f"{config}: allow_from: svix is the list of {listed.source} as of {listed.read}"
             )
         if loaded.config.delivery.mode == "direct":
-            click.echo(f"{config}: {_LEDGER}")
+            click.echo(f"{config}: ledger: {_ledger(blueprint)}")
         click.echo(f"{config}: {_summary(blueprint)}")
     context.exit(code)
 
@@ -57,6 +57,13 @@ def check_command(context: click.Context, config: Path, connect: bool) -> None:
 def _names_svix(blueprint: Blueprint) -> bool:
     sources = blueprint.config.sources.values()
     return any(entry in names() for source in sources for entry in source.allow_from)
+
+
+def _ledger(blueprint: Blueprint) -> str:
+    ledger = blueprint.config.delivery.ledger
+    if ledger.store == "memory":
+        return "the workers of one gateway share it, replicas do not; they would by nats-kv"
+    return f"replicas share the bucket {ledger.bucket} of {ledger.broker}"
 
 
 def _summary(blueprint: Blueprint) -> str:
@@ -78,6 +85,10 @@ async def _connect(blueprint: Blueprint) -> int:
     """Check all brokers at the same time and print what was found; give the exit code."""
     names = list(blueprint.config.brokers)
     found = await asyncio.gather(*(_findings(blueprint, name) for name in names))
+    leases = make_leases(blueprint.config)
+    if leases is not None:
+        names.append(blueprint.config.delivery.ledger.broker or "")
+        found.append(await leases.bucket.check())
     for name, findings in zip(names, found, strict=True):
         for finding in findings:
             click.echo(f"{finding.severity:>11}  {name}: {finding.about}: {finding.message}")

@@ -33,17 +33,24 @@ class LedgerConfig(Model):
     store: Literal["memory", "nats-kv"] = Field(
         default="memory",
         description=(
-            "`memory` is the process's own: replicas and the workers of `--workers` do not share"
-            " it, and a restart empties it. `nats-kv` comes with a later version."
+            "`memory` is shared by the workers of `--workers`, and by nothing else; a restart"
+            " empties it. `nats-kv` is a key-value bucket of JetStream, which replicas share and"
+            " which outlasts a restart. Where it cannot be reached, events are delivered all the"
+            " same. Changed, it counts after a restart."
         ),
-        examples=["memory"],
+        examples=["nats-kv"],
     )
     broker: Name | None = Field(
-        default=None, description="The NATS broker of the `nats-kv` store.", examples=["bus"]
+        default=None,
+        description="The NATS broker of the `nats-kv` store; it has `jetstream: true`.",
+        examples=["bus"],
     )
     bucket: StreamName = Field(
         default="GATEWAY_LEDGER",
-        description="The key-value bucket of the `nats-kv` store.",
+        description=(
+            "The key-value bucket of the `nats-kv` store. It is created when it is missing; one"
+            " that is there is used as it is."
+        ),
         examples=["GATEWAY_LEDGER"],
     )
     incomplete_for: PositiveDuration = Field(
@@ -58,8 +65,10 @@ class LedgerConfig(Model):
     max_bytes: Size = Field(
         default=64 * 1024 * 1024,
         description=(
-            "How large the ledger of one process may grow. When it is full, complete events go"
-            " first, the oldest before the others. No event is refused for its sake."
+            "How large the ledger may grow: that of the workers together, what one of them knows"
+            " alone, and a bucket when it is created. When it is full, complete events go first,"
+            " the oldest before the others; a bucket takes no more. No event is refused for its"
+            " sake."
         ),
         examples=["64MiB"],
     )
@@ -183,6 +192,11 @@ class DeliveryConfig(Model):
         description="The store of inbox mode.",
         examples=[{"store": "sqlite"}],
     )
+
+    @property
+    def keeps_book(self) -> bool:
+        """Whether the supervisor keeps the ledger of its workers."""
+        return self.mode == "direct" and self.ledger.store == "memory"
 
     @property
     def has_owner(self) -> bool:

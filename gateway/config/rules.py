@@ -17,13 +17,12 @@ from gateway.config.models import (
     DeadLetterConfig,
     GatewayConfig,
     KafkaConfig,
-    LedgerConfig,
     NatsConfig,
     TlsConfig,
 )
 from gateway.config.problems import DocumentPath
 from gateway.config.route_rules import check_routes
-from gateway.config.target_rules import broker_findings, check_targets
+from gateway.config.target_rules import broker_findings, check_targets, unknown_broker
 from gateway.config.units import format_duration
 
 __all__ = ["check"]
@@ -218,7 +217,7 @@ def _delivery(config: GatewayConfig, view: View) -> Iterator[Finding]:
     delivery = config.delivery
     path: DocumentPath = ("delivery",)
     yield from check_inbox(config, view)
-    yield from _ledger((*path, "ledger"), delivery.ledger)
+    yield from _ledger((*path, "ledger"), config, view)
     letter = delivery.dead_letter
     if letter is not None:
         yield from _dead_letter((*path, "dead_letter"), letter, config, view)
@@ -230,18 +229,34 @@ def _delivery(config: GatewayConfig, view: View) -> Iterator[Finding]:
         )
 
 
-def _ledger(path: DocumentPath, ledger: LedgerConfig) -> Iterator[Finding]:
-    if ledger.store == "nats-kv":
-        yield Finding((*path, "store"), "store: nats-kv is not in this version; use memory")
+def _ledger(path: DocumentPath, config: GatewayConfig, view: View) -> Iterator[Finding]:
+    ledger = config.delivery.ledger
+    if ledger.store == "memory":
+        for field in ("broker", "bucket"):
+            if field in ledger.model_fields_set:
+                yield Finding(
+                    (*path, field),
+                    f"{field}: has no effect with store: memory; remove it",
+                    "warning",
+                    uses=((*path, "store"),),
+                )
         return
-    for field in ("broker", "bucket"):
-        if field in ledger.model_fields_set:
-            yield Finding(
-                (*path, field),
-                f"{field}: has no effect with store: memory; remove it",
-                "warning",
-                uses=((*path, "store"),),
-            )
+    if ledger.broker is None:
+        yield Finding(
+            (*path, "store"),
+            "store: nats-kv needs a NATS broker; add broker",
+            uses=((*path, "broker"),),
+        )
+        return
+    broker = config.brokers.get(ledger.broker)
+    if broker is None:
+        yield unknown_broker((*path, "broker"), ledger.broker, view)
+    elif broker.kind != "nats" or not broker.jetstream:
+        yield Finding(
+            (*path, "broker"),
+            "broker: the ledger needs one of kind nats with jetstream: true",
+            uses=(("brokers", ledger.broker),),
+        )
 
 
 def _dead_letter(

@@ -25,6 +25,18 @@ _RESERVED: Final = frozenset({"content-type", "traceparent", "tracestate"})
 _FIELDS: Final = {"kafka": "topic", "nats": "subject"}
 
 
+def unknown_broker(here: DocumentPath, name: str, view: View) -> Finding:
+    """Say that there is no broker of a name, and which one may be meant."""
+    known = view.positions.names(("brokers",))
+    near = view.suggester.closest(name, known)
+    hint = f"did you mean {near}?" if near else f"there is {listing(known) or 'none'}"
+    return Finding(
+        here,
+        f"broker: no broker is called {view.show(here, name)}; {hint}",
+        uses=(("brokers", name),),
+    )
+
+
 def broker_findings(
     path: DocumentPath,
     target: TargetConfig | DeadLetterConfig,
@@ -34,15 +46,7 @@ def broker_findings(
     """Yield what is wrong between a target, or the dead letter, and its broker."""
     kind = _kind(target.broker, config)
     if kind is None:
-        known = view.positions.names(("brokers",))
-        here = (*path, "broker")
-        near = view.suggester.closest(target.broker, known)
-        hint = f"did you mean {near}?" if near else f"there is {listing(known) or 'none'}"
-        yield Finding(
-            here,
-            f"broker: no broker is called {view.show(here, target.broker)}; {hint}",
-            uses=(("brokers", target.broker),),
-        )
+        yield unknown_broker((*path, "broker"), target.broker, view)
         return
     wanted = _FIELDS[kind]
     other = "subject" if wanted == "topic" else "topic"

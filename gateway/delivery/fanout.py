@@ -5,7 +5,8 @@ after the answer still counts, so a publish is never cancelled. One dead target 
 other: every target settles by itself.
 
 Copies of one event are one delivery: the ledger knows what is settled and what is on its way, and
-an attempt publishes only the rest.
+an attempt publishes only the rest. Where other processes share the ledger, an attempt begins once
+its process has the claim on the event.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from gateway.delivery.dead_letter import DeadLetter
 from gateway.delivery.ledger import Entry, Ledger
 from gateway.delivery.plan import Assignment, Plan, Refusal
 from gateway.delivery.settlement import Delivery, Settlement, Status
+from gateway.delivery.shared import SharedLedger, Visit
 
 __all__ = ["FanOut", "Outlets", "SettlementListener"]
 
@@ -55,12 +57,16 @@ class SettlementListener(Protocol):
 class FanOut:
     """Delivers plans to the brokers."""
 
-    __slots__ = ("_attempts", "_loop", "_sweeper", "ledger", "listener")
+    __slots__ = ("_attempts", "_loop", "_sweeper", "ledger", "listener", "shared")
 
-    def __init__(self, listener: SettlementListener, ledger: Ledger) -> None:
+    def __init__(
+        self, listener: SettlementListener, ledger: Ledger, shared: SharedLedger | None = None
+    ) -> None:
+        """`shared` is over `ledger`; None where no other process delivers the same events."""
         self.listener = listener
         self.ledger = ledger
-        self._attempts: dict[_Attempt, None] = {}
+        self.shared = shared
+        self._attempts: dict[_Attempt | Visit, None] = {}
         self._sweeper: asyncio.TimerHandle | None = None
         # Asked for once: before Python 3.12 each asking is a system call.
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -84,21 +90,71 @@ class FanOut:
         loop = self._loop
         if loop is None:
             loop = self._loop = asyncio.get_running_loop()
+        if self.shared is not None:
+            return await self._deliver_shared(self.shared, plan, outlets, deadline, loop)
         metadata = plan.metadata
         entry = self.ledger.open(metadata.gateway_source, metadata.id, loop.time())
+        delivery = await self._attempt(plan, outlets, entry, deadline, loop)
+        self.ledger.close(entry, loop.time(), answered=delivery.status != "failed")
+        return delivery
+
+    async def _deliver_shared(
+        self,
+        shared: SharedLedger,
+        plan: Plan,
+        outlets: Outlets,
+        deadline: float,
+        loop: asyncio.AbstractEventLoop,
+    ) -> Delivery:
+        """Wait for the claim on the event, at the most until the deadline, and deliver."""
+        metadata = plan.metadata
+        visit = shared.open(metadata.gateway_source, metadata.id, deadline, loop.time())
+        answered: bool | None = None
+        self._attempts[visit] = None
+        self._watch_deadlines(loop)
+        try:
+            try:
+                entry = await visit.opened
+            finally:
+                del self._attempts[visit]
+            if entry is None:
+                return self._held_elsewhere(plan)
+            delivery = await self._attempt(plan, outlets, entry, deadline, loop)
+            answered = delivery.status != "failed"
+            return delivery
+        finally:
+            shared.close(visit, loop.time(), answered=answered)
+
+    async def _attempt(
+        self,
+        plan: Plan,
+        outlets: Outlets,
+        entry: Entry,
+        deadline: float,
+        loop: asyncio.AbstractEventLoop,
+    ) -> Delivery:
         attempt = _Attempt(self, entry, outlets, plan, deadline, loop)
         attempt.start()
         self._attempts[attempt] = None
-        if self._sweeper is None:
-            self._sweeper = loop.call_later(_RESOLUTION, self._sweep, loop)
+        self._watch_deadlines(loop)
         try:
             await attempt.settled
         finally:
             attempt.answered = True
             del self._attempts[attempt]
-        delivery = attempt.report()
-        self.ledger.close(entry, loop.time(), answered=delivery.status != "failed")
-        return delivery
+        return attempt.report()
+
+    def _held_elsewhere(self, plan: Plan) -> Delivery:
+        """Answer for an event that another process delivers for longer than the deadline."""
+        targets = (*(_given_up(assignment, "") for assignment in plan.assignments), *plan.refusals)
+        settlements = tuple(_settlement(target, "failed", "in_progress") for target in targets)
+        for settlement in settlements:
+            self.listener.settled(settlement)
+        return Delivery("failed", settlements)
+
+    def _watch_deadlines(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._sweeper is None:
+            self._sweeper = loop.call_later(_RESOLUTION, self._sweep, loop)
 
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
         """Expire what is due. One timer for all: an event in time pays for none of its own."""
@@ -107,7 +163,7 @@ class FanOut:
             attempt.expire()
         self._sweeper = None
         if self._attempts:
-            self._sweeper = loop.call_later(_RESOLUTION, self._sweep, loop)
+            self._watch_deadlines(loop)
 
 
 class _Attempt:
@@ -127,6 +183,7 @@ class _Attempt:
         "_plan",
         "_published",
         "_settlements",
+        "_shared",
         "_targets",
         "answered",
         "deadline",
@@ -144,6 +201,7 @@ class _Attempt:
     ) -> None:
         self._listener = fan_out.listener
         self._ledger = fan_out.ledger
+        self._shared = fan_out.shared
         self._entry = entry
         self._outlets = outlets
         self._plan = plan
@@ -240,6 +298,8 @@ class _Attempt:
             # The deadline settled it as failed; the ledger spares the sender's retry the repeat.
             self._listener.acked_late(settlement)
         self._ledger.land(self._entry, self._targets[at], settlement if is_settled else None)
+        if self._shared is not None and self.answered:
+            self._shared.landed(self._entry)
 
     def _put(self, at: int, settlement: Settlement) -> None:
         self._settlements[at] = settlement

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from prometheus_client import (
     CollectorRegistry,
     Counter,
     Gauge,
     Histogram,
+    Metric,
     disable_created_metrics,
     generate_latest,
 )
 from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
+from prometheus_client.samples import Sample
 
-__all__ = ["AdminMetrics", "ConfigMetrics", "Metrics", "render", "render_shared"]
+from gateway.delivery.claims import UnsharedReason
+
+__all__ = ["AdminMetrics", "ConfigMetrics", "LedgerMetrics", "Metrics", "render", "render_shared"]
 
 # The `_created` series double what is scraped, and nothing here is read from them.
 disable_created_metrics()  # type: ignore[no-untyped-call]  # untyped library
@@ -63,33 +69,9 @@ class Metrics:
             multiprocess_mode="livesum",
             registry=self.registry,
         )
-        self._declare_ledger()
+        self.ledger = LedgerMetrics(self.registry)
         self._declare_inbox()
         self._declare_brokers()
-
-    def _declare_ledger(self) -> None:
-        self.ledger_events = Gauge(
-            "gateway_ledger_events",
-            "Events that the ledger remembers.",
-            ("state",),
-            multiprocess_mode="livesum",
-            registry=self.registry,
-        )
-        self.ledger_bytes = Gauge(
-            "gateway_ledger_bytes",
-            "Bytes that the ledger takes, as estimated.",
-            multiprocess_mode="livesum",
-            registry=self.registry,
-        )
-        self.ledger_evicted = Counter(
-            "gateway_ledger_evicted",
-            "Events that the ledger had to forget early, because it was full.",
-            ("state",),
-            registry=self.registry,
-        )
-        # There from the start, so that an increase from nothing is an increase.
-        for state in ("complete", "incomplete"):
-            self.ledger_evicted.labels(state)
 
     def _declare_inbox(self) -> None:
         self.inbox_events = self._inbox_gauge("events", "Events that wait in the inbox.")
@@ -155,6 +137,49 @@ class Metrics:
         )
 
 
+class LedgerMetrics:
+    """The instruments of the ledger, of a process that delivers or of one that keeps the book."""
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        self.registry = CollectorRegistry() if registry is None else registry
+        self._events = Gauge(
+            "gateway_ledger_events",
+            "Events that the ledger remembers.",
+            ("state",),
+            multiprocess_mode="livesum",
+            registry=self.registry,
+        )
+        self._bytes = Gauge(
+            "gateway_ledger_bytes",
+            "Bytes that the ledger takes, as estimated.",
+            multiprocess_mode="livesum",
+            registry=self.registry,
+        )
+        self.evicted = Counter(
+            "gateway_ledger_evicted",
+            "Events that the ledger had to forget early, because it was full.",
+            ("state",),
+            registry=self.registry,
+        )
+        self.unshared = Counter(
+            "gateway_ledger_unshared",
+            "Deliveries of which the other processes may not know, by why.",
+            ("reason",),
+            registry=self.registry,
+        )
+        # There from the start, so that an increase from nothing is an increase.
+        for state in ("complete", "incomplete"):
+            self.evicted.labels(state)
+        for reason in get_args(UnsharedReason):
+            self.unshared.labels(reason)
+
+    def show(self, complete: int, incomplete: int, size: int) -> None:
+        """Set the gauges; `size` is bytes."""
+        self._events.labels("complete").set(complete)
+        self._events.labels("incomplete").set(incomplete)
+        self._bytes.set(size)
+
+
 class AdminMetrics:
     """The instruments of the admin port.
 
@@ -197,8 +222,36 @@ def render(registry: CollectorRegistry) -> bytes:
     return generate_latest(registry)
 
 
-def render_shared(directory: Path) -> bytes:
-    """Give the metrics of all processes that keep theirs in `directory`, added up."""
+def render_shared(directory: Path, own: CollectorRegistry) -> bytes:
+    """Give the metrics of all processes that keep theirs in `directory`, and `own`, added up."""
+    shared = CollectorRegistry()
+    MultiProcessCollector(shared, str(directory))  # type: ignore[no-untyped-call]  # untyped library
     registry = CollectorRegistry()
-    MultiProcessCollector(registry, str(directory))  # type: ignore[no-untyped-call]  # untyped library
+    registry.register(_Sum(shared, own))
     return generate_latest(registry)
+
+
+class _Sum(Collector):
+    """The families of several registries; what has the same name and labels is added up."""
+
+    def __init__(self, *registries: CollectorRegistry) -> None:
+        self._registries = registries
+
+    def collect(self) -> Iterator[Metric]:
+        families: dict[str, Metric] = {}
+        for registry in self._registries:
+            for family in registry.collect():
+                known = families.setdefault(family.name, family)
+                if known is not family:
+                    known.samples = _added(known.samples, family.samples)
+        yield from families.values()
+
+
+def _added(some: list[Sample], others: list[Sample]) -> list[Sample]:
+    added: dict[object, Sample] = {}
+    for sample in (*some, *others):
+        key = sample.name, frozenset(sample.labels.items())
+        before = added.get(key)
+        value = sample.value + (0.0 if before is None else before.value)
+        added[key] = sample._replace(value=value)
+    return list(added.values())

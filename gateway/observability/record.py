@@ -17,10 +17,13 @@ import structlog
 from prometheus_client import Counter, Histogram
 
 from gateway.brokers.base import State
+from gateway.delivery.claims import UnsharedReason
 from gateway.delivery.inbox.outcomes import Attempt, Setback
 from gateway.delivery.inbox.store import InboxUnavailableError, Usage
-from gateway.delivery.ledger import EntryState, Ledger
+from gateway.delivery.ledger import Ledger
+from gateway.delivery.memory import EntryState
 from gateway.delivery.settlement import Settlement
+from gateway.delivery.shared import SharedLedger
 from gateway.metadata import Metadata
 from gateway.observability.limit import RateLimit
 from gateway.observability.logs import EventLog, log_bug
@@ -146,7 +149,11 @@ class Recorder:
 
     def evicted(self, state: EntryState) -> None:
         """The ledger forgot an event early; of an incomplete one a retry may make a duplicate."""
-        self.metrics.ledger_evicted.labels(state).inc()
+        self.metrics.ledger.evicted.labels(state).inc()
+
+    def unshared(self, reason: UnsharedReason) -> None:
+        """A delivery went on of which the other processes do not know, or may not."""
+        self.metrics.ledger.unshared.labels(reason).inc()
 
     def broker_state(self, broker: str, state: State) -> None:
         """A broker's state changed."""
@@ -158,11 +165,14 @@ class Recorder:
         """Something failed that should not have: a bug, told by its class and place only."""
         log_bug(where, error)
 
-    def tick(self, in_flight: Mapping[str, tuple[int, int]], ledger: Ledger, now: float) -> None:
+    def tick(
+        self,
+        in_flight: Mapping[str, tuple[int, int]],
+        ledger: Ledger | SharedLedger,
+        now: float,
+    ) -> None:
         """Once a second: set the gauges (records and bytes), and tell what the limit held back."""
-        self.metrics.ledger_events.labels("complete").set(ledger.complete)
-        self.metrics.ledger_events.labels("incomplete").set(ledger.incomplete)
-        self.metrics.ledger_bytes.set(ledger.size)
+        self.metrics.ledger.show(ledger.complete, ledger.incomplete, ledger.size)
         for broker, (records, size) in in_flight.items():
             self.metrics.in_flight.labels(broker).set(records)
             self.metrics.in_flight_bytes.labels(broker).set(size)

@@ -12,6 +12,7 @@ import structlog
 
 from gateway.app import Blueprint, Gateway, build
 from gateway.config.models import ServerConfig
+from gateway.delivery.claims import Claims
 from gateway.delivery.inbox.member import ALONE, Member
 from gateway.server.connections import Connections, WireLimits
 from gateway.server.http import HttpServer
@@ -32,9 +33,16 @@ _GC_THRESHOLD = 20_000
 class ServingProcess:
     """A gateway with its ingress port open."""
 
-    def __init__(self, blueprint: Blueprint, bound: socket.socket, member: Member = ALONE) -> None:
+    def __init__(
+        self,
+        blueprint: Blueprint,
+        bound: socket.socket,
+        member: Member = ALONE,
+        claims: Claims | None = None,
+    ) -> None:
+        """`claims` are of the ledger that the processes of one tree share."""
         self._config = blueprint.config.server
-        self.gateway: Gateway = build(blueprint, member)
+        self.gateway: Gateway = build(blueprint, member, claims)
         self.connections = Connections(
             wire_limits(self._config), self.gateway.recorder.metrics.connections.set
         )

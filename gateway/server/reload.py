@@ -64,7 +64,7 @@ def redraw(current: Blueprint, files: Files, env: Mapping[str, str]) -> Redrawn:
 
 def _keep(current: GatewayConfig, changed: GatewayConfig) -> tuple[GatewayConfig, tuple[str, ...]]:
     """Put back what a running process cannot change: ports and their bounds, the log, and where
-    the inbox is.
+    the ledger and the inbox are.
 
     The admin token can be changed, but only for the address that it was checked with, and not be
     taken away: what the open port is bound to was looked at when there was one.
@@ -75,7 +75,9 @@ def _keep(current: GatewayConfig, changed: GatewayConfig) -> tuple[GatewayConfig
     kept = {"server": current.server, "admin": admin, "log": current.log}
     needs_restart = tuple(name for name in kept if kept[name] != getattr(changed, name))
     delivery, sections = _keep_inbox(current.delivery, changed.delivery)
-    return changed.model_copy(update={**kept, "delivery": delivery}), needs_restart + sections
+    delivery, place = _keep_ledger(current.delivery, delivery)
+    kept["delivery"] = delivery
+    return changed.model_copy(update=kept), needs_restart + sections + place
 
 
 def _keep_inbox(
@@ -91,6 +93,17 @@ def _keep_inbox(
         needs_restart = (*needs_restart, "delivery.inbox")
     update = {"mode": current.mode, "inbox": inbox}
     return changed.model_copy(update=update), needs_restart
+
+
+def _keep_ledger(
+    current: DeliveryConfig, changed: DeliveryConfig
+) -> tuple[DeliveryConfig, tuple[str, ...]]:
+    """Put back where the ledger is; how long it remembers may change."""
+    place = {name: getattr(current.ledger, name) for name in ("store", "broker", "bucket")}
+    ledger = changed.ledger.model_copy(update=place)
+    if ledger == changed.ledger:
+        return changed, ()
+    return changed.model_copy(update={"ledger": ledger}), ("delivery.ledger",)
 
 
 class Reloader:

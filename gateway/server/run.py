@@ -104,10 +104,9 @@ async def serve(
     try:
         if await _started_before(stop, tree):
             port = ingress.getsockname()[1]
-            log = structlog.get_logger()
-            log.info("listening", port=port, admin_port=admin.port, workers=workers)
-            if workers > 1 and config.delivery.mode == "direct":
-                log.warning("each worker has a ledger of its own: copies may be published twice")
+            structlog.get_logger().info(
+                "listening", port=port, admin_port=admin.port, workers=workers
+            )
             if started is not None:
                 started(Running(port, admin.port, tree.healths))
             if env is not None:

@@ -3,7 +3,8 @@
 The supervisor serves no webhook. It holds the listening socket, which the workers share, the
 admin port, and one channel to each worker: a private pair of sockets. On it the worker gets its
 orders and then each changed config, so that all serve by the same one and none reads a file by
-itself; on it the worker reports its health. Both as JSON lines.
+itself; on it the worker reports its health. Both as JSON lines. Where the ledger is in memory the
+supervisor keeps the book that the workers share; see `ledger_channel`.
 """
 
 from __future__ import annotations
@@ -29,8 +30,10 @@ from gateway import GatewayError
 from gateway.app import Blueprint
 from gateway.config import FileContent
 from gateway.delivery.inbox.member import Member
+from gateway.ledgers import retention
 from gateway.observability.health import ProcessHealth
 from gateway.observability.metrics import render_shared
+from gateway.server.ledger_channel import BookKeeper
 
 __all__ = ["MAX_LINE", "Changed", "Orders", "Supervisor", "WorkerError"]
 
@@ -118,6 +121,8 @@ class Supervisor:
             member=Member(0, secrets.token_hex(8)),
         )
         self._has_owner = blueprint.config.delivery.has_owner
+        self._book = BookKeeper(retention(blueprint.config))
+        self._keeps_book = blueprint.config.delivery.keeps_book
         self._config_changed = asyncio.Event()
         self._shutdown = blueprint.config.server.shutdown
         self._socket = bound
@@ -138,10 +143,12 @@ class Supervisor:
 
     def metrics(self) -> bytes:
         """Give the metrics of all workers, dead ones' counts included, added up."""
-        return render_shared(self._metrics_dir)
+        self._book.show()
+        return render_shared(self._metrics_dir, self._book.metrics.registry)
 
     async def start(self) -> None:
         """Start the workers and wait until the first one serves. Raises `WorkerError`."""
+        self._book.start()
         # The one that owns the inbox comes first: if it cannot, there is nothing for the others.
         first = self._workers[: 1 if self._has_owner else None]
         self._tasks = [asyncio.create_task(self._keep(worker)) for worker in first]
@@ -155,6 +162,7 @@ class Supervisor:
         """Make every worker serve by another config: those that run, and those that will."""
         changed = Changed(dict(blueprint.loaded.files))
         self._orders = msgspec.structs.replace(self._orders, changed=changed)
+        self._book.retain(retention(blueprint.config))
         waiting, self._config_changed = self._config_changed, asyncio.Event()
         waiting.set()
 
@@ -168,6 +176,7 @@ class Supervisor:
             for worker in self._workers:
                 _signal(worker, signal.SIGKILL)
             await asyncio.wait(late)
+        self._book.stop()
         self._socket.close()
         shutil.rmtree(self._metrics_dir, ignore_errors=True)
 
@@ -192,13 +201,18 @@ class Supervisor:
     async def _run(self, worker: _Worker) -> int:
         """Run the worker once, to its end, and give its exit code."""
         ours, theirs = socket.socketpair()
+        book, ledger = socket.socketpair() if self._keeps_book else (None, None)
+        passed = [theirs.fileno(), *([ledger.fileno()] if ledger is not None else [])]
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "gateway.server.worker", str(theirs.fileno())),
-            pass_fds=(theirs.fileno(), self._orders.listen_fd),
+            *(sys.executable, "-m", "gateway.server.worker", *map(str, passed)),
+            pass_fds=(*passed, self._orders.listen_fd),
             env={**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(self._metrics_dir)},
             stdin=asyncio.subprocess.DEVNULL,
         )
         theirs.close()
+        if book is not None and ledger is not None:
+            ledger.close()
+            await self._book.serve(book, worker.number)
         worker.process = process
         if self._stopping.is_set():
             _signal(worker, signal.SIGTERM)

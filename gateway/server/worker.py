@@ -1,9 +1,10 @@
-"""A worker process: `python -m gateway.server.worker FD`, started by the supervisor only.
+"""A worker process: `python -m gateway.server.worker FD [FD]`, started by the supervisor only.
 
-It gets its orders on the channel FD, serves on the socket it inherited, and reports its health
-there. When the channel closes the supervisor is gone, and the worker drains as if told to. A
-changed config comes on the channel too. It was checked; a worker that still cannot serve by it
-ends, and the one that is started in its place begins with it.
+It gets its orders on the first channel, serves on the socket it inherited, and reports its health
+there; on the second, where there is one, it shares the ledger of the tree. When the first closes
+the supervisor is gone, and the worker drains as if told to. A changed config comes on it too. It
+was checked; a worker that still cannot serve by it ends, and the one that is started in its place
+begins with it.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import uvloop
 from gateway import GatewayError
 from gateway.app import Blueprint, draw, load_contents
 from gateway.observability.logs import configure
+from gateway.server.ledger_channel import BookClient
 from gateway.server.process import ServingProcess, stop_event
 from gateway.server.reload import redraw
 from gateway.server.supervisor import MAX_LINE, Changed, Orders
@@ -40,13 +42,13 @@ def main() -> int:
     # So may a hangup; the supervisor is told by it to look at the files.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        return uvloop.run(_work(int(sys.argv[1])))
+        return uvloop.run(_work(*map(int, sys.argv[1:])))
     except GatewayError as error:
         sys.stderr.write(f"{error}\n")
         return 2
 
 
-async def _work(channel_fd: int) -> int:
+async def _work(channel_fd: int, ledger_fd: int | None = None) -> int:
     channel = socket.socket(fileno=channel_fd)
     reader, writer = await asyncio.open_unix_connection(sock=channel, limit=MAX_LINE)
     orders = Orders.decode(await reader.readline())
@@ -54,7 +56,8 @@ async def _work(channel_fd: int) -> int:
     configure(blueprint.config.log.level, blueprint.config.log.format)
     bound = socket.socket(fileno=orders.listen_fd)
     bound.setblocking(False)
-    process = ServingProcess(blueprint, bound, orders.member)
+    claims = None if ledger_fd is None else BookClient(socket.socket(fileno=ledger_fd))
+    process = ServingProcess(blueprint, bound, orders.member, claims)
     stop = stop_event(signal.SIGTERM)
     await process.start()
     reports = asyncio.create_task(_report(process, writer))

@@ -63,7 +63,8 @@ def test_a_fine_config(tmp_path: Path) -> None:
     assert (done.code, done.err) == (0, "")
     path = tmp_path / "config.yaml"
     assert done.out == (
-        f"{path}: ledger: each process remembers for itself; workers and replicas do not share it\n"
+        f"{path}: ledger: the workers of one gateway share it, replicas do not; they would by"
+        " nats-kv\n"
         f"{path}: fine: 1 source, 1 broker, 1 route\n"
     )
 

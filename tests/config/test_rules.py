@@ -221,8 +221,16 @@ ERRORS = [
     # Delivery.
     ("unmatched: ‸dead_letter", "unmatched: dead_letter needs a place to put them; add delivery.d"),
     (
-        "delivery: {ledger: {store: ‸nats-kv, broker: bus}}",
-        "store: nats-kv is not in this version; use memory",
+        "delivery: {ledger: {store: ‸nats-kv}}",
+        "store: nats-kv needs a NATS broker; add broker",
+    ),
+    (
+        "delivery: {ledger: {store: nats-kv, broker: ‸evnts}}",
+        'broker: no broker is called "evnts"; did you mean events?',
+    ),
+    (
+        "delivery: {ledger: {store: nats-kv, broker: ‸events}}",
+        "broker: the ledger needs one of kind nats with jetstream: true",
     ),
     (
         f"delivery: {{mode: inbox, inbox: {{path: ‸{'x' * 96}}}}}",

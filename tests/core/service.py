@@ -15,7 +15,8 @@ from gateway.address import Networks
 from gateway.brokers.fake import FakeBroker, Stored
 from gateway.delivery.dead_letter import DeadLetter
 from gateway.delivery.fanout import FanOut, Outlets
-from gateway.delivery.ledger import Ledger, Retention
+from gateway.delivery.ledger import Ledger
+from gateway.delivery.memory import Retention
 from gateway.event import Sender
 from gateway.ingress import Ingress
 from gateway.observability.metrics import Metrics

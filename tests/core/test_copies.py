@@ -7,7 +7,7 @@ import asyncio
 import msgspec
 import pytest
 
-from gateway.delivery.ledger import Retention
+from gateway.delivery.memory import Retention
 from gateway.delivery.plan import Assignment, Plan
 from gateway.delivery.settlement import Delivery
 from tests.core.test_fanout import (

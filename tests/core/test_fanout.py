@@ -13,7 +13,8 @@ from gateway.brokers.base import Message, Receipt
 from gateway.brokers.fake import FakeBroker
 from gateway.delivery.dead_letter import DeadLetter
 from gateway.delivery.fanout import FanOut, Outlets
-from gateway.delivery.ledger import EntryState, Ledger, Retention
+from gateway.delivery.ledger import Ledger
+from gateway.delivery.memory import EntryState, Retention
 from gateway.delivery.plan import Assignment, Plan, Refusal
 from gateway.delivery.settlement import Delivery, Settlement
 from tests.core.builders import BODY, SVIX_ID, metadata

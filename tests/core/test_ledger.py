@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from gateway.brokers.base import Receipt
-from gateway.delivery.ledger import Entry, EntryState, Ledger, Retention
+from gateway.delivery.ledger import Entry, Ledger
+from gateway.delivery.memory import EntryState, Retention
 from gateway.delivery.settlement import Settlement
 
 WINDOW, INCOMPLETE_FOR = 120.0, 3600.0

@@ -17,7 +17,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from gateway.brokers.base import BrokerError, Message, Receipt, Refused, Unavailable, Unknown
 from gateway.delivery.fanout import FanOut, Outlets
-from gateway.delivery.ledger import Ledger, Retention
+from gateway.delivery.ledger import Ledger
+from gateway.delivery.memory import Retention
 from gateway.delivery.plan import Assignment, Plan
 from gateway.delivery.settlement import Delivery, Settlement
 from tests.core.builders import BODY, metadata

@@ -19,7 +19,7 @@ from gateway.app import draw, load
 from gateway.clerk.catalogue import KEY_PATHS, OTHER_KEY_PATHS
 from gateway.cli import cli
 from gateway.config import ConfigError
-from gateway.observability.metrics import AdminMetrics, ConfigMetrics, Metrics
+from gateway.observability.metrics import AdminMetrics, ConfigMetrics, LedgerMetrics, Metrics
 from gateway.routing.template import Template
 from tests.canaries import DOCS_SECRET as SECRET
 from tests.docs.pages import PAGES, PART, ROOT, Block, blocks, code, commands, section, table
@@ -162,7 +162,7 @@ def test_the_metrics_are_those_that_are_exported() -> None:
         code(row[0])[0]: code(row[1]) for row in table(section("docs/operations.md", "Metrics"))
     }
     exported: dict[str, list[str]] = {}
-    owners = (Metrics(), AdminMetrics(), ConfigMetrics())
+    owners = (Metrics(), LedgerMetrics(), AdminMetrics(), ConfigMetrics())
     for value in (value for owner in owners for value in vars(owner).values()):
         if not hasattr(value, "_labelnames"):
             continue

@@ -9,8 +9,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from tests.canaries import OTHER_SECRET, SECRET
 from tests.e2e.client import Answer, Client, event, new_id, signed, until
 from tests.e2e.conftest import Start
@@ -176,24 +174,3 @@ async def test_a_reload_keeps_what_is_known(
         await until_said(gateway, "config reloaded")
         copy = await client.post(body, signed(body, svix_id, secret=OTHER_SECRET))
     assert copy.word == (200, "duplicate")
-
-
-@pytest.mark.parametrize(("workers", "told"), [(1, 0), (2, 1)])
-async def test_workers_say_that_each_remembers_for_itself(
-    gateways: Start, kafka_server: KafkaAt, unique: Callable[[str], str], workers: int, told: int
-) -> None:
-    topic = await kafka_server.create_topic(unique("workers"))
-    gateway = gateways(config(kafka_server, topic), workers)
-
-    async def listens() -> bool:
-        return bool(gateway.port)
-
-    await until(listens, "it listens")
-
-    def said() -> int:
-        return sum("ledger of its own" in line["event"] for line in gateway.lines())
-
-    async def is_told() -> bool:
-        return said() == told
-
-    await until(is_told, "the warning is there or not")

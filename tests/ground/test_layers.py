@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "gateway"
 
 WAY = (
-    *("cli", "commands", "server", "app"),
+    *("cli", "commands", "server", "app", "ledgers"),
     *("ingress", "serving", "signature", "event", "routing", "delivery", "brokers"),
 )
 BESIDE = {"answer", "address", "clerk", "config", "metadata", "observability", "svix"}

@@ -19,6 +19,7 @@ from gateway.brokers.nats.errors import ApiError, ConnectionLost, Denied
 from gateway.brokers.nats.protocol import NO_RESPONDERS
 
 STREAM_NOT_FOUND = 10059
+MESSAGE_NOT_FOUND = 10037
 
 _INBOX_BYTES = 16
 
@@ -29,6 +30,20 @@ class PubAck(msgspec.Struct, frozen=True):
     stream: str = ""
     seq: int = 0
     duplicate: bool = False
+    error: ApiError | None = None
+
+
+class StoredMessage(msgspec.Struct, frozen=True):
+    """A message of a stream; msgspec reads its base64."""
+
+    seq: int
+    data: bytes = b""
+
+
+class StoredAnswer(msgspec.Struct, frozen=True):
+    """The answer to STREAM.MSG.GET."""
+
+    message: StoredMessage | None = None
     error: ApiError | None = None
 
 
@@ -43,6 +58,12 @@ class StreamConfigView(msgspec.Struct, frozen=True):
     max_msg_size: int = -1
     no_ack: bool = False
     sealed: bool = False
+    discard: str = "old"
+    max_msgs_per_subject: int = -1
+    max_bytes: int = -1
+    max_age: int = 0
+    """Nanoseconds."""
+    allow_msg_ttl: bool = False
 
 
 class StreamInfo(msgspec.Struct, frozen=True):
@@ -73,7 +94,7 @@ class ApiRefused(GatewayError):
         super().__init__(f"JetStream refused: {error.description} ({error.err_code})")
 
 
-A = TypeVar("A", StreamInfo, StreamNames, Answer)
+A = TypeVar("A", StreamInfo, StreamNames, StoredAnswer, PubAck, Answer)
 
 
 def new_inbox() -> str:
@@ -122,13 +143,31 @@ class Requests:
 
     async def ask(self, subject: str, body: Any, timeout: float) -> bytes | None:
         """Ask `subject`; `body` becomes JSON, None an empty one. None: nobody answers there."""
-        token, future = self._expect(subject)
-        if not self._subscribed:
-            self._subscribed = True
-            self._connection.subscribe(f"{self._prefix}*", self._answered)
         payload = b"" if body is None else msgspec.json.encode(body)
-        self._connection.publish(subject, self._prefix + token, None, payload)
-        return await self._answer(token, future, timeout)
+        return await self._request(subject, None, payload, timeout)
+
+    async def store(
+        self, subject: str, headers: dict[str, str], value: bytes, timeout: float
+    ) -> PubAck:
+        """Publish to a stream, and give its answer: an error in it is not raised."""
+        answer = await self._request(subject, headers, value, timeout)
+        if answer is None:
+            raise ApiRefused(ApiError(503, 0, f"no stream takes {subject}, or it has no leader"))
+        return _decode(answer, PubAck)
+
+    async def last(self, stream: str, subject: str, timeout: float) -> StoredMessage | None:
+        """The last message of a subject, from the leader; None where there is none.
+
+        Also raises `ApiRefused`.
+        """
+        try:
+            body = {"last_by_subj": subject}
+            found = await self._api(f"STREAM.MSG.GET.{stream}", body, StoredAnswer, timeout)
+        except ApiRefused as refused:
+            if refused.error.err_code == MESSAGE_NOT_FOUND:
+                return None
+            raise
+        return found.message
 
     async def streams_of(self, subject: str, timeout: float) -> tuple[str, ...]:
         """The names of the streams that take what `subject` (or pattern) takes.
@@ -173,6 +212,16 @@ class Requests:
         if decoded.error is not None:
             raise ApiRefused(decoded.error)
         return decoded
+
+    async def _request(
+        self, subject: str, headers: dict[str, str] | None, payload: bytes, timeout: float
+    ) -> bytes | None:
+        token, future = self._expect(subject)
+        if not self._subscribed:
+            self._subscribed = True
+            self._connection.subscribe(f"{self._prefix}*", self._answered)
+        self._connection.publish(subject, self._prefix + token, headers, payload)
+        return await self._answer(token, future, timeout)
 
     def _expect(self, subject: str) -> tuple[str, asyncio.Future[bytes | None]]:
         if self._connection.ended:
