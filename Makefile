@@ -63,6 +63,10 @@ format: venv-test ## Format the code and mend what can be mended by itself
 bench: venv-test ## Measure: bench/run.py
 	@$(BIN)/python -m bench.run $(ARGS)
 
+.PHONY: bench-ledger
+bench-ledger: venv-test ## Measure what the ledger costs an event: bench/ledger.py
+	@$(BIN)/python -m bench.ledger $(ARGS)
+
 .PHONY: abuse
 abuse: venv-test ## Measure what abuse costs others: bench/abuse.py; fail above twice the calm latency
 	@$(BIN)/python -m bench.abuse $(ARGS)

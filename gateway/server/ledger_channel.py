@@ -166,6 +166,11 @@ class BookKeeper:
         self._ticker: asyncio.Task[None] | None = None
         self._stopped = False
 
+    @property
+    def workers(self) -> int:
+        """How many share the book now."""
+        return len(self._ends)
+
     def retain(self, retention: Retention) -> None:
         """Remember by other bounds from now on."""
         self._book.retain(retention)
