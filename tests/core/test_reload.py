@@ -247,6 +247,23 @@ async def test_what_needs_a_restart_waits_and_the_rest_counts() -> None:
     assert rig.reloader.state == "current"
 
 
+async def test_where_the_ledger_is_waits_for_a_restart_and_how_long_it_remembers_counts() -> None:
+    rig = Rig()
+    ledger = {"store": "nats-kv", "broker": "bus", "bucket": "${file:/bucket}"}
+    delivery = {"ledger": {**ledger, "incomplete_for": "${file:/kept}"}}
+    text = json.dumps({**CONFIG, "delivery": delivery})
+    files = {**rig.disk.files, "/bucket": content("ONE"), "/kept": content("1h")}
+    current = draw(load_contents("c.yaml", text, files, ENV))
+    changed = {**files, "/kept": content("2h")}
+    redrawn = reload.redraw(current, changed, ENV)
+    assert redrawn.needs_restart == ()
+    assert redrawn.blueprint.config.delivery.ledger.incomplete_for == 7200
+    redrawn = reload.redraw(current, {**changed, "/bucket": content("TWO")}, ENV)
+    assert redrawn.needs_restart == ("delivery",)
+    assert redrawn.blueprint.config.delivery.ledger.bucket == "ONE"
+    assert redrawn.blueprint.config.delivery.ledger.incomplete_for == 7200
+
+
 async def test_a_file_system_that_hangs_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reload, "_SLOW", 0.0)
     rig = Rig()

@@ -259,3 +259,61 @@ async def test_a_login_without_an_inbox_is_told_and_core_needs_none(
         server.reload(users({}))
         await client.until_ready()
         assert (await client.post(event("user.created"))).word == (200, "delivered")
+
+
+KV = [
+    "$KV.GATEWAY_LEDGER.>",
+    "$JS.API.STREAM.INFO.KV_GATEWAY_LEDGER",
+    "$JS.API.STREAM.MSG.GET.KV_GATEWAY_LEDGER",
+]
+MAKE_KV = "$JS.API.STREAM.CREATE.KV_GATEWAY_LEDGER"
+
+
+def over_kv(server: NatsServer, place: Path) -> dict[str, Any]:
+    """Give a gateway's config whose ledger is in a bucket."""
+    settings = config(server, place, letters=False)
+    return {**settings, "delivery": {"ledger": {"store": "nats-kv", "broker": "bus"}}}
+
+
+async def test_the_rights_that_the_page_names_are_enough_for_the_ledger(
+    new_nats: NewNats, gateways: Start, tmp_path: Path
+) -> None:
+    rights = ["open.>", "$SYS.REQ.USER.INFO", "$JS.API.INFO", *KV, MAKE_KV]
+    server = await serve(new_nats, {"publish": {"allow": rights}, "subscribe": ["_INBOX.>"]})
+    serving = gateways(over_kv(server, tmp_path))
+    async with Client(serving) as client:
+        await client.until_ready()
+        body = event("user.created")
+        copy = signed(body)
+
+        async def is_shared() -> bool:
+            before = await client.samples("gateway_ledger_unshared_total")
+            assert (await client.post(body, signed(body))).word == (200, "delivered")
+            return before == await client.samples("gateway_ledger_unshared_total")
+
+        await until(is_shared, "the bucket is made")
+        assert (await client.post(body, copy)).word == (200, "delivered")
+        assert (await client.post(body, copy)).word == (200, "duplicate")
+    _, found = await check(tmp_path, over_kv(server, tmp_path))
+    assert ("ok", "bucket GATEWAY_LEDGER", "is there") in found
+
+
+@pytest.mark.parametrize("missing", [*KV, MAKE_KV])
+async def test_a_right_that_the_ledger_lacks_is_told_and_refuses_no_event(
+    new_nats: NewNats, gateways: Start, tmp_path: Path, missing: str
+) -> None:
+    rights = [one for one in ["open.>", *ASK[1:], "$JS.API.INFO", *KV, MAKE_KV] if one != missing]
+    server = await serve(new_nats, {"publish": {"allow": rights}})
+    settings = over_kv(server, tmp_path)
+    done, found = await check(tmp_path, settings)
+    assert done.code == 1
+    what = missing.removesuffix(">")
+    told = [text for severity, about, text in found if about == "bucket GATEWAY_LEDGER"]
+    assert any(f"the login may not publish to {what}" in text for text in told), told
+    serving = gateways(settings)
+    async with Client(serving) as client:
+        await client.until_ready()
+        body = event("user.created")
+        copy = signed(body)
+        for word in ("delivered", "duplicate"):
+            assert (await client.post(body, copy)).word == (200, word)

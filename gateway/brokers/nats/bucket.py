@@ -21,6 +21,7 @@ from gateway.brokers.nats.errors import (
     CONNECT_ERRORS,
     ApiError,
     ConnectionLost,
+    Denied,
     connection_problem,
 )
 from gateway.brokers.nats.jetstream import ApiRefused, Requests, StreamConfigView
@@ -43,6 +44,8 @@ _STEADY_AFTER = 5.0
 _NANOSECONDS = 1_000_000_000
 _REPLICAS = (3, 1)
 """Tried one after another: a server that is alone, or two, refuse three."""
+_NOBODYS = "0" * 32
+"""A key that is never written."""
 _TTL_SINCE = (2, 11)
 _WRONG_REVISION = 10071
 _STORE_FAILED = 10077
@@ -169,6 +172,8 @@ class Bucket:
         return self._session.requests
 
     def _failed(self, error: ConnectionLost | ApiRefused) -> BucketError:
+        if isinstance(error, Denied):
+            return BucketError(self._settings.name, "refused", error.problem)
         if isinstance(error, ConnectionLost):
             lost = self._session is None or self._session.ended.done()
             reason: BucketReason = "unreachable" if lost else "timeout"
@@ -203,6 +208,8 @@ class Bucket:
         moving = asyncio.create_task(self._moved.wait())
         try:
             config = await self._provide(session)
+            # Who may write and not read would hand over what nobody gets to see.
+            await session.requests.last(self._stream, self._subject(_NOBODYS), _MAKE_WITHIN)
             self.has_ttl = config.allow_msg_ttl
             if self._problem:
                 log.info("bucket %s: connected", self._settings.name)
