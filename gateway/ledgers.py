@@ -33,8 +33,8 @@ def make_leases(config: GatewayConfig) -> Leases | None:
     if ledger.store != "nats-kv" or config.delivery.mode != "direct":
         return None
     # A client of a broker is imported only where it is used.
-    from gateway.brokers.nats.bucket import Bucket, BucketSettings  # noqa: PLC0415
-    from gateway.delivery.leases import Leases  # noqa: PLC0415
+    from gateway.brokers.nats.bucket import Bucket, BucketSettings  # noqa: PLC0415 - as said
+    from gateway.delivery.leases import Leases  # noqa: PLC0415 - as said
 
     kept = retention(config)
     age = max(kept.window, kept.incomplete_for)

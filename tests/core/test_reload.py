@@ -259,7 +259,7 @@ async def test_where_the_ledger_is_waits_for_a_restart_and_how_long_it_remembers
     assert redrawn.needs_restart == ()
     assert redrawn.blueprint.config.delivery.ledger.incomplete_for == 7200
     redrawn = reload.redraw(current, {**changed, "/bucket": content("TWO")}, ENV)
-    assert redrawn.needs_restart == ("delivery",)
+    assert redrawn.needs_restart == ("delivery.ledger",)
     assert redrawn.blueprint.config.delivery.ledger.bucket == "ONE"
     assert redrawn.blueprint.config.delivery.ledger.incomplete_for == 7200
 
