@@ -15,6 +15,8 @@ LOCK_PYTHON ?= python3.11
 ARGS ?=
 UPGRADE ?=
 FUZZ_SECONDS ?=
+SEEDS ?=
+SECONDS ?=
 
 BIN := .venv/bin
 LOCK_TOOLS := .cache/lock-tools
@@ -82,6 +84,10 @@ sbom: venv-test ## Write dist/sbom.cdx.json: all that the image installs, from r
 fuzz: venv-test ## Fuzz the edge until Ctrl-C, or for FUZZ_SECONDS=60 (Linux only)
 	@$(BIN)/python -m fuzz.run $(if $(FUZZ_SECONDS),-max_total_time=$(FUZZ_SECONDS)) $(ARGS)
 
+.PHONY: simulate
+simulate: venv-test ## Simulate delivery in small worlds until Ctrl-C, or for SEEDS=10000 or SECONDS=60
+	@$(BIN)/python -m sim.run $(if $(SEEDS),--seeds $(SEEDS)) $(if $(SECONDS),--seconds $(SECONDS)) $(ARGS)
+
 .PHONY: lock
 lock: ## Remake the lock files; UPGRADE=--upgrade takes newer versions too
 	@command -v $(LOCK_PYTHON) >/dev/null || { echo "make lock needs $(LOCK_PYTHON)" >&2; exit 1; }
@@ -98,7 +104,7 @@ lock: ## Remake the lock files; UPGRADE=--upgrade takes newer versions too
 .PHONY: clean
 clean: ## Remove .venv, the caches, and the embedded broker's data
 	@rm -rf .venv .cache .gateway .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
-	@find gateway tests tools bench fuzz -name __pycache__ -type d -prune -exec rm -rf {} +
+	@find gateway tests tools bench fuzz sim virtual -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .PHONY: venv-run venv-test
 venv-run venv-test: venv-%: have-python

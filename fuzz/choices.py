@@ -13,7 +13,8 @@ from typing import Literal, TypeVar
 import msgspec
 
 from fuzz.service import PATH
-from fuzz.virtual import Loop, Wire
+from fuzz.wire import Wire
+from virtual.loop import Loop
 
 __all__ = ["Choices", "End", "Headers", "Manner", "manner", "request", "send"]
 

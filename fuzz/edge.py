@@ -4,7 +4,7 @@ The coverage-guided fuzz target of the edge. `make fuzz` runs it; without atheri
 
     python -m fuzz.edge --replay FILE...
 
-The real edge runs in this process, on a loop with a time of its own (`fuzz.virtual`). An input's
+The real edge runs in this process, on a loop with a time of its own (`virtual.loop`). An input's
 first byte says what the rest is taken for (`fuzz.modes`): the raw bytes of a connection, a request
 that is forged, or one that is signed as Svix signs; what must hold then stands in `fuzz.judge`,
 `fuzz.modes` and `fuzz.genuine`.
@@ -77,7 +77,7 @@ class Target:
 def target(mode: str = "", tally: Path | None = None) -> Iterator[Target]:
     """Wire the edge and give the target; meanwhile it has the process's clocks and log."""
     from fuzz.service import Service, Sink, logging_to  # noqa: PLC0415 - after instrumentation
-    from fuzz.virtual import Loop, virtual_time  # noqa: PLC0415 - as above
+    from virtual.loop import Loop, virtual_time  # noqa: PLC0415 - as above
 
     loop, sink = Loop(), Sink()
     with logging_to(sink), virtual_time(loop):

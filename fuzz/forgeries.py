@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from fuzz.choices import Choices, Headers
 from fuzz.oracle import TOLERANCE, sign
-from fuzz.virtual import EPOCH
+from virtual.loop import EPOCH
 
 __all__ = ["FORGERIES", "Forged", "Forgery"]
 

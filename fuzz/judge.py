@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from fuzz.service import MAX_HEAD, Service
-from fuzz.virtual import Wire
+from fuzz.wire import Wire
 
 __all__ = ["TURNED_AWAY", "Answer", "ViolationError", "judge", "judge_buffers", "judge_forged"]
 

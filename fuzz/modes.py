@@ -11,7 +11,7 @@ from fuzz.genuine import Sent, judge_genuine
 from fuzz.judge import Answer, ViolationError, judge, judge_buffers, judge_forged
 from fuzz.oracle import could_be_genuine, sign
 from fuzz.service import MAX_BODY, MAX_HEAD, Letter, Mood, Policy, Service, Setup
-from fuzz.virtual import EPOCH
+from virtual.loop import EPOCH
 
 __all__ = ["MODES", "Mode", "run_forged", "run_genuine", "run_raw"]
 

@@ -18,7 +18,7 @@ import jmespath
 import msgspec
 from jmespath.exceptions import JMESPathError
 
-from fuzz.virtual import EPOCH
+from virtual.loop import EPOCH
 
 __all__ = ["Verdict", "could_be_genuine", "sign", "verdict", "without"]
 

@@ -10,9 +10,9 @@ from fuzz.documents import TYPES
 from fuzz.forgeries import FORGERIES
 from fuzz.modes import LETTERS, MODES, MOODS, POLICIES
 from fuzz.service import PATH
-from fuzz.virtual import EPOCH
 from gateway.clerk.catalogue import CATALOGUE
 from gateway.clerk.samples import sample
+from virtual.loop import EPOCH
 
 __all__ = ["seeds", "write_seeds"]
 

@@ -20,7 +20,7 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from fuzz.virtual import Loop, Wire
+from fuzz.wire import Wire
 from gateway.address import Networks
 from gateway.app import Blueprint, draw
 from gateway.brokers.base import Message, Receipt, State
@@ -39,6 +39,7 @@ from gateway.server.connections import Connections, WireLimits
 from gateway.server.process import wire_limits
 from gateway.server.protocol import bounded_protocol
 from gateway.serving import Edge, Limits, Serving
+from virtual.loop import Loop
 
 __all__ = [
     "LETTERS",
