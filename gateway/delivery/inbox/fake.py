@@ -347,8 +347,10 @@ class FakeStore:
         row = self._disk.rows.get(ref)
         if row is None:
             return
-        if owed:
-            self._disk.rows[ref] = msgspec.structs.replace(row, owed=owed & row.owed)
+        # A write that was said to have failed may have settled another target of it.
+        left = owed & row.owed
+        if left:
+            self._disk.rows[ref] = msgspec.structs.replace(row, owed=left)
             return
         del self._disk.rows[ref]
         self._disk.finished[row.name] = asyncio.get_running_loop().time()

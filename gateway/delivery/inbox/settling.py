@@ -14,7 +14,7 @@ from typing import Protocol
 import msgspec
 
 from gateway.delivery.inbox.lanes import Lanes, Task
-from gateway.delivery.inbox.store import InboxUnavailableError, Parked, Store
+from gateway.delivery.inbox.store import InboxFullError, InboxUnavailableError, Parked, Store
 from gateway.delivery.inbox.windows import Backoff
 from gateway.delivery.settlement import Settlement
 
@@ -121,11 +121,8 @@ class Settling:
             for task, settlement in batch:
                 self._keeper.kept(task, settlement)
         elif any(self._lanes.is_current(task) for task, _ in batch):
-            self._keeper.not_kept(error)
             record.settled = [*batch, *record.settled]
-            record.failures += 1
-            wait = _AGAIN.after(record.failures, self._keeper.random())
-            asyncio.get_running_loop().call_later(wait, self._write, ref, record)
+            self._repeat(ref, record, error)
             return
         else:
             # The partition is another's now, who delivers it once more and settles it.
@@ -144,9 +141,21 @@ class Settling:
         error = _error(written)
         if error is None:
             self._keeper.parked(task, parked)
-        else:
+        elif isinstance(error, InboxFullError) or not self._lanes.is_current(task):
             self._keeper.not_parked(task, parked, error)
+        else:
+            # It may be parked all the same. To serve the target again would settle it twice.
+            record.parks.insert(0, (task, parked))
+            self._repeat(ref, record, error)
+            return
         self._write(ref, record)
+
+    def _repeat(self, ref: int, record: _Record, error: InboxUnavailableError) -> None:
+        """Write again what could not be written, after a while."""
+        self._keeper.not_kept(error)
+        record.failures += 1
+        wait = _AGAIN.after(record.failures, self._keeper.random())
+        asyncio.get_running_loop().call_later(wait, self._write, ref, record)
 
 
 def _error(written: asyncio.Future[None]) -> InboxUnavailableError | None:

@@ -228,7 +228,9 @@ class Store(Protocol):
     def park(self, ref: int, owed: int, parked: Parked) -> Future[None]:
         """Set a target aside for an operator, and keep that these are still owed: both or none.
 
-        Fails with `InboxFullError` where the parked ones have no room, `InboxUnavailableError`.
+        Fails with `InboxFullError` where the parked ones have no room, `InboxUnavailableError`; it
+        may be called again: a target that is parked already, because the answer was lost, is not
+        parked twice.
         """
         ...
 
