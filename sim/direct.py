@@ -14,13 +14,12 @@ from gateway.delivery.ledger import Ledger, Retention
 from gateway.delivery.plan import Plan
 from gateway.delivery.settlement import Delivery
 from sim.broker import Client, Publish
-from sim.judge import RESOLUTION, History, Judge, plan_targets
+from sim.judge import LETTERS, RESOLUTION, History, Judge, plan_targets
 from sim.sender import Answer, Request
 from sim.world import Event, World
 
-__all__ = ["LETTERS", "DirectGateway", "DirectJudge"]
+__all__ = ["DirectGateway", "DirectJudge"]
 
-LETTERS = "letters"
 _FOR_EVER = 1e12
 
 
@@ -132,6 +131,14 @@ class DirectJudge(Judge):
             if not is_open and self.life not in self._evicted_in:
                 self.blame(f"{target} is reported as late, and is not on its way")
 
+    def check_life(self, life: int) -> None:
+        """Each ack of a life in good order was told exactly once."""
+        for target, history in self.histories.items():
+            acks = sum(p.life == life and p.state == "acked" for p in history.publishes)
+            told = sum(t.life == life and t.status != "failed" for t in history.told)
+            if acks != told:
+                self.blame(f"{target} was acked {acks} times, and that is told {told} times")
+
     is_giving_up = False
 
 
@@ -194,7 +201,7 @@ class DirectGateway:
         await asyncio.gather(*(client.close(drain) for client in self._clients.values()))
         self._judge.is_giving_up = False
 
-    def check_empty(self) -> None:
+    def check_empty(self, *, at_rest: bool) -> None:  # noqa: ARG002 - the same for both modes
         """Look at what is left after `close`: no memory but what may be remembered."""
         ledger, blame = self.ledger, self._judge.blame
         if self.fan_out.unanswered:

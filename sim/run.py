@@ -24,7 +24,7 @@ from sim.world import Mode
 
 __all__ = ["main", "run_seeds", "summary"]
 
-MODES: tuple[Mode, ...] = ("direct",)
+MODES: tuple[Mode, ...] = ("direct", "inbox")
 _CHUNK = 50
 _TOLD = 5
 """Failures that are told at the most; then the run ends."""

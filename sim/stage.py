@@ -14,14 +14,19 @@ from gateway.delivery.plan import Plan
 from sim.broker import Client, Cluster
 from sim.clock import DiedError, Outside, ProcessLoop, RunawayError
 from sim.direct import DirectGateway, DirectJudge
+from sim.inbox import InboxGateway, InboxJudge
 from sim.judge import Tally
 from sim.sender import Answer, Sender
+from sim.store import Disk
 from sim.world import START, End, Event, Mode, World, draw
 
 __all__ = ["Report", "Stage", "simulate"]
 
 _DRAIN = 20.0
 _HORIZON = 10 * 86_400.0
+_STEP = 3600.0
+_REST = 1800.0
+"""Seconds in which all that waits is delivered, once nothing goes wrong any more."""
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -48,8 +53,8 @@ class Gateway(Protocol):
         """Stop in good order."""
         ...
 
-    def check_empty(self) -> None:
-        """Look at what is left after `close`."""
+    def check_empty(self, *, at_rest: bool) -> None:
+        """Look at what is left after `close`; `at_rest`, nothing was to be done before it."""
         ...
 
 
@@ -60,7 +65,10 @@ class Stage:
         self.world = world
         self._chance = Random(f"run {world.mode} {world.seed}")
         self._outside = Outside(self._chance)
-        self.judge = DirectJudge(world)
+        self._disk = Disk(world)
+        self.judge: DirectJudge | InboxJudge = (
+            DirectJudge(world) if world.mode == "direct" else InboxJudge(world, self._disk)
+        )
         self._clusters = {
             spec.name: Cluster(spec, world, self._outside, self._chance, self.judge)
             for spec in world.brokers
@@ -105,10 +113,10 @@ class Stage:
         elif end is not None:
             loop.call_at(max(end.at, now + down_for + 0.001), self._stop, loop)
         try:
-            loop.pass_time(_HORIZON)
             if end is None:
+                self._come_to_rest(loop)
                 self._stop(loop)
-                loop.pass_time(_HORIZON)
+            loop.pass_time(_HORIZON)
         except DiedError:
             self._die(life)
             loop.abandon()
@@ -118,7 +126,7 @@ class Stage:
             loop.abandon()
         else:
             if end is None or end.graceful:
-                self._check_life(loop, life)
+                self._check_life(loop, life, at_rest=end is None)
             else:  # it came to rest before its last step, and is killed at rest
                 self._die(life)
                 loop.abandon()
@@ -126,14 +134,26 @@ class Stage:
         self._gateway, self._clients = None, {}
         return loop.time()
 
+    def _come_to_rest(self, loop: ProcessLoop) -> None:
+        """Let the senders finish, and then the process what it has taken."""
+        while not self._outside.is_empty:
+            loop.pass_time(_STEP)
+        loop.pass_time(_REST)
+
     def _start(self, loop: ProcessLoop, life: int) -> None:
         self.judge.note(f"life {life} begins")
         self._clients = {
             name: Client(cluster, life, loop) for name, cluster in self._clusters.items()
         }
-        gateway = DirectGateway(self.world, life, self._clients, self.judge)
-        self._gateway = gateway
+        self._gateway = gateway = self._make_gateway(life)
         self._running = loop.create_task(gateway.start())
+
+    def _make_gateway(self, life: int) -> Gateway:
+        judge = self.judge
+        if isinstance(judge, DirectJudge):
+            return DirectGateway(self.world, life, self._clients, judge)
+        around = self._outside, self._chance
+        return InboxGateway(self.world, life, self._clients, judge, around)
 
     def _stop(self, loop: ProcessLoop) -> None:
         if self._gateway is not None:
@@ -154,12 +174,12 @@ class Stage:
         for client in self._clients.values():
             client.kill()
 
-    def _check_life(self, loop: ProcessLoop, life: int) -> None:
+    def _check_life(self, loop: ProcessLoop, life: int, *, at_rest: bool) -> None:
         """Look at a life that ended in good order: nothing of it is left."""
         if not self._has_ended:
             self.judge.blame("the process does not end")
         else:
-            self._ended.check_empty()
+            self._ended.check_empty(at_rest=at_rest)
         self.judge.check_life(life)
         left = [task for task in asyncio.all_tasks(loop) if not task.done()]
         if left:
@@ -177,6 +197,8 @@ class Stage:
     def _is_hopeless(self, event: Event) -> bool:
         """Whether a target is refused for good, and its letter too."""
         world = self.world
+        if world.mode == "inbox":
+            return world.store.max_bytes < 1 << 20
         has_letters = world.dead_letter is not None and not world.letters_refused
         targets = {*event.targets, *event.later_targets}
         refused = {at for at in targets if (event.id, at) in world.refusing}

@@ -239,6 +239,6 @@ def _store(chance: Random) -> StoreFaults:
         write_fails=chance.choice((0.0, 0.0, 0.1, 0.5)),
         read_fails=chance.choice((0.0, 0.0, 0.2)),
         slow=chance.choice((0.0, 0.2, 1.0)),
-        max_bytes=chance.choice((1 << 30, 1 << 30, 4000)),
+        max_bytes=chance.choice((1 << 30, 1 << 30, 1200)),
         parked_max_bytes=chance.choice((1 << 28, 1 << 28, 1500)),
     )

@@ -7,12 +7,23 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import msgspec
 import pytest
 
 from gateway.brokers.base import Message, Receipt, Refused, Unknown
 from gateway.delivery import fanout
 from gateway.delivery.dead_letter import DeadLetter
 from gateway.delivery.fanout import FanOut, _Attempt
+from gateway.delivery.inbox import inbox, lanes, settling, windows
+from gateway.delivery.inbox.dispatcher import Dispatcher
+from gateway.delivery.inbox.fake import FakeStore
+from gateway.delivery.inbox.inbox import Inbox
+from gateway.delivery.inbox.lanes import Lanes, Task
+from gateway.delivery.inbox.outcomes import delivered, refusal_of, settlement
+from gateway.delivery.inbox.record import Record
+from gateway.delivery.inbox.settling import Settling
+from gateway.delivery.inbox.store import Entry as StoreEntry
+from gateway.delivery.inbox.store import InboxUnavailableError, Parked, Placed
 from gateway.delivery.ledger import Entry, Ledger
 from gateway.delivery.plan import Plan, Refusal
 from gateway.delivery.settlement import Delivery, Settlement
@@ -281,9 +292,233 @@ DIRECT: list[Plant] = [
 ]
 
 
+def settle_before_it_is_durable(patch: pytest.MonkeyPatch) -> None:
+    """A settlement is told and its lane goes on while the store still writes."""
+    settle = Settling.settle
+
+    def mutant(self: Any, task: Task, settlement: Settlement) -> None:
+        settle(self, task, settlement)
+        self._keeper.kept(task, settlement)
+
+    patch.setattr(Settling, "settle", mutant)
+
+
+def let_the_lane_go_on(patch: pytest.MonkeyPatch) -> None:
+    """A lane goes on with the ack, before its settlement is durable."""
+
+    def mutant(self: Lanes, task: Task) -> None:
+        task.lane.failures = 0
+        task.place.worked()
+        if task.lane.state == "busy":
+            self._go_on(task.lane)
+
+    patch.setattr(Lanes, "acked", mutant)
+
+
+def believe_in_a_failed_settlement(patch: pytest.MonkeyPatch) -> None:
+    """A settlement that could not be written counts as written."""
+    patch.setattr(settling, "_error", lambda written: written.exception() and None)
+
+
+def answer_before_it_is_stored(patch: pytest.MonkeyPatch) -> None:
+    """The sender is answered once the store was asked."""
+
+    async def mutant(self: Any, plan: Plan, outlets: Any, deadline: float) -> Delivery:
+        self._store.put(Record(plan, self._clock()))
+        return Delivery("stored", inbox._settlements(plan, "stored", ""))
+
+    patch.setattr(Inbox, "deliver", mutant)
+
+
+def answer_a_full_store_with_2xx(patch: pytest.MonkeyPatch) -> None:
+    """What could not be stored is answered as stored."""
+
+    def mutant(wait: Any, placing: Any) -> None:
+        placing.exception()
+        if not wait.done():
+            wait.set_result(("stored", ""))
+
+    patch.setattr(inbox, "_placed", mutant)
+
+
+def resolve_before_the_commit(patch: pytest.MonkeyPatch) -> None:
+    """The store says that a record is durable when it has only taken it."""
+    put = FakeStore.put
+
+    def mutant(self: FakeStore, record: Record) -> asyncio.Future[Placed]:
+        self.asked = put(self, record)  # type: ignore[attr-defined]  # kept from the collector
+        future: asyncio.Future[Placed] = asyncio.get_running_loop().create_future()
+        future.set_result(Placed("stored"))
+        return future
+
+    patch.setattr(FakeStore, "put", mutant)
+
+
+def skip_targets_after_a_restart(patch: pytest.MonkeyPatch) -> None:
+    """Of what waits at the start only the first target is taken up."""
+    add = Lanes.add
+
+    def mutant(self: Lanes, entry: StoreEntry) -> None:
+        first = entry.owed & -entry.owed
+        is_partly_done = entry.owed != (1 << len(entry.targets)) - 1
+        add(self, msgspec.structs.replace(entry, owed=first) if is_partly_done else entry)
+
+    patch.setattr(Lanes, "add", mutant)
+
+
+def serve_all_after_a_restart(patch: pytest.MonkeyPatch) -> None:
+    """Of what waits at the start every target is taken up, settled or not."""
+    add = Lanes.add
+
+    def mutant(self: Lanes, entry: StoreEntry) -> None:
+        add(self, msgspec.structs.replace(entry, owed=(1 << len(entry.targets)) - 1))
+
+    patch.setattr(Lanes, "add", mutant)
+
+
+def lose_what_rests(patch: pytest.MonkeyPatch) -> None:
+    """A lane that failed is not woken."""
+    patch.setattr(Lanes, "_rest", lambda *_: None)
+
+
+def lose_what_cannot_be_loaded(patch: pytest.MonkeyPatch) -> None:
+    """A record that could not be read is not tried again."""
+
+    async def mutant(self: Any, ref: int) -> None:
+        try:
+            record = await self._store.load(ref)
+        except InboxUnavailableError:
+            del self._loading[ref]
+            return
+        for task in self._loading.pop(ref):
+            self._serve(task, record)
+
+    patch.setattr(Dispatcher, "_load", mutant)
+
+
+def take_a_lost_letter_for_a_letter(patch: pytest.MonkeyPatch) -> None:
+    """A dead letter that failed settles its target."""
+    failed = Dispatcher._failed
+
+    def mutant(self: Any, flight: Any, error: BaseException) -> None:
+        if flight.refusal is None:
+            failed(self, flight, error)
+        else:
+            letter = settlement(flight.refusal, "dead_lettered")
+            self._settling.settle(flight.task, letter)
+
+    patch.setattr(Dispatcher, "_failed", mutant)
+
+
+def take_silence_for_delivery(patch: pytest.MonkeyPatch) -> None:
+    """What got no answer is settled."""
+    failed = Dispatcher._failed
+
+    def mutant(self: Any, flight: Any, error: BaseException) -> None:
+        if isinstance(error, Unknown) and flight.refusal is None:
+            at = flight.task.at
+            done = delivered(flight.record.plan.assignments[at], Receipt("x"))
+            self._settling.settle(flight.task, done)
+        else:
+            failed(self, flight, error)
+
+    patch.setattr(Dispatcher, "_failed", mutant)
+
+
+def tell_what_is_parked_as_settled(patch: pytest.MonkeyPatch) -> None:
+    """What is only set aside is told as dead-lettered."""
+    parked = Dispatcher.parked
+
+    def mutant(self: Any, task: Task, held: Parked) -> None:
+        refusal = refusal_of(held.record, held.target, held.reason)
+        self._listener.settled(settlement(refusal, "dead_lettered"))
+        parked(self, task, held)
+
+    patch.setattr(Dispatcher, "parked", mutant)
+
+
+def settle_instead_of_parking(patch: pytest.MonkeyPatch) -> None:
+    """What is refused without a dead letter is dropped."""
+
+    def mutant(self: Any, task: Task, record: Record, refusal: Refusal) -> None:
+        self._settling.settle(task, settlement(refusal, "dead_lettered"))
+
+    patch.setattr(Dispatcher, "_park", mutant)
+
+
+def take_the_newest_first(patch: pytest.MonkeyPatch) -> None:
+    """A lane serves what came last."""
+    patch.setattr(lanes, "heappush", lambda heap, item: heap.insert(0, item))
+
+
+def share_one_lane_state(patch: pytest.MonkeyPatch) -> None:
+    """A lane gives its next record while one is on its way."""
+    take = Lanes.take
+
+    def mutant(self: Lanes, now: float) -> Task | None:
+        task = take(self, now)
+        if task is not None and task.lane.waiting:
+            self._ready(task.lane)
+        return task
+
+    patch.setattr(Lanes, "take", mutant)
+
+
+def give_up_too_soon(patch: pytest.MonkeyPatch) -> None:
+    """The age is counted from another time."""
+    expire = Lanes.expire
+
+    def mutant(self: Lanes, stored_before: float, at_most: int) -> int:
+        return expire(self, stored_before + 29, at_most)
+
+    patch.setattr(Lanes, "expire", mutant)
+
+
+def ask_more_than_a_broker_takes(patch: pytest.MonkeyPatch) -> None:
+    """The windows are not looked at."""
+    patch.setattr(windows.Gate, "has_room", lambda *_: True)
+    patch.setattr(windows.Place, "has_room", lambda self, _: self.rests_until is None)
+
+
+def keep_what_is_done(patch: pytest.MonkeyPatch) -> None:
+    """Lanes that have nothing to do stay."""
+    patch.setattr(Lanes, "_drop", lambda _, lane: setattr(lane, "state", "new"))
+
+
+INBOX: list[Plant] = [
+    answer_a_full_store_with_2xx,
+    answer_before_it_is_stored,
+    ask_more_than_a_broker_takes,
+    believe_in_a_failed_settlement,
+    give_up_too_soon,
+    keep_what_is_done,
+    let_the_lane_go_on,
+    lose_what_cannot_be_loaded,
+    lose_what_rests,
+    resolve_before_the_commit,
+    serve_all_after_a_restart,
+    settle_before_it_is_durable,
+    settle_instead_of_parking,
+    share_one_lane_state,
+    skip_targets_after_a_restart,
+    take_a_lost_letter_for_a_letter,
+    take_silence_for_delivery,
+    take_the_newest_first,
+    tell_what_is_parked_as_settled,
+]
+
+
 @pytest.mark.parametrize("plant", DIRECT, ids=lambda plant: plant.__name__)
 def test_a_fault_in_direct_mode_is_found(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
     plant(monkeypatch)
     wrong = found("direct")
+    assert wrong
+    print(f"{plant.__name__}: {wrong[0]}")
+
+
+@pytest.mark.parametrize("plant", INBOX, ids=lambda plant: plant.__name__)
+def test_a_fault_in_inbox_mode_is_found(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
+    plant(monkeypatch)
+    wrong = found("inbox")
     assert wrong
     print(f"{plant.__name__}: {wrong[0]}")

@@ -31,7 +31,7 @@ def test_every_world_holds(reports: list[Report]) -> None:
 
 def test_the_worlds_hold_what_can_go_wrong(reports: list[Report]) -> None:
     lines = "\n".join(line for report in reports for _, line in report.trace)
-    for words in ("is killed", "SIGTERM", "is orphaned", "is unknown no_ack", "broker_down"):
+    for words in ("is killed", "SIGTERM", "is orphaned", "is unknown no_ack"):
         assert words in lines
     whys = {why for report in reports for why in report.tally.duplicates}
     assert {"the process ended", "the ack was lost", "the broker stored it twice"} <= whys
