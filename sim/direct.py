@@ -157,9 +157,6 @@ class DirectGateway:
         retention = Retention(world.window, world.incomplete_for, world.ledger_bytes)
         self.ledger = Ledger(retention, lambda _: judge.evicted())
         self.fan_out = FanOut(judge, self.ledger)
-        letters = world.dead_letter
-        dead_letter = DeadLetter(letters, "kafka", LETTERS) if letters is not None else None
-        self._outlets = Outlets(clients, dead_letter)
         self._tasks: set[asyncio.Task[None]] = set()
         self._draining = False
 
@@ -183,7 +180,10 @@ class DirectGateway:
     async def _deliver(self, request: Request, answer: Answer) -> None:
         self._judge.asked(request)
         deadline = request.at + self._world.deadline
-        delivery = await self.fan_out.deliver(request.plan, self._outlets, deadline)
+        letters = self._world.letters_at(request.at)
+        dead_letter = DeadLetter(letters, "kafka", LETTERS) if letters is not None else None
+        outlets = Outlets(self._clients, dead_letter)
+        delivery = await self.fan_out.deliver(request.plan, outlets, deadline)
         self._judge.answered(request, delivery, deadline)
         if self.ledger.size > self._world.ledger_bytes:
             self._judge.blame(f"the ledger has {self.ledger.size} bytes")

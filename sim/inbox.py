@@ -54,6 +54,7 @@ class InboxJudge(Judge):
         self._stay_of: dict[int, int] = {}
         """The number of the stay by that of a publish."""
         self._parked: set[str] = set()
+        """Targets that were given up, or could not be for want of room."""
         self._told_in: dict[tuple[str, int], int] = {}
 
     # What is durable.
@@ -181,7 +182,7 @@ class InboxJudge(Judge):
         """Take note of what did not go well."""
         (target,) = settlement.routes
         self.note(f"{target} is {setback}: {settlement.reason}")
-        if setback == "parked":
+        if setback in {"parked", "parked_full"}:
             self._parked.add(target)
 
     def inbox_failed(self, error: InboxUnavailableError) -> None:
@@ -290,24 +291,36 @@ class InboxGateway:
         self._judge = judge
         self._clients = clients
         judge.attempts = 0
-        letters = world.dead_letter
-        dead_letter = DeadLetter(letters, "kafka", LETTERS) if letters is not None else None
-        self._outlets = Outlets(clients, dead_letter)
-        reaches = {
-            spec.name: Reach(Window(spec.max_in_flight - 1, 1 << 20), world.request_timeout)
-            for spec in world.brokers
-        }
         outside, chance = around
         self.store = SimStore(judge.disk, world, outside, chance, judge)
-        terms = Terms(self._outlets, reaches, world.max_age)
+        self._outside = outside
         clock = partial(_unix, outside)
-        self.dispatcher = Dispatcher(self.store, judge, terms, clock=clock, chance=chance.random)
+        self.dispatcher = Dispatcher(
+            self.store, judge, self._terms(), clock=clock, chance=chance.random
+        )
         self.inbox = Inbox(self.store, self.dispatcher, clock)
         self._tasks: set[asyncio.Task[None]] = set()
         self._draining = True
 
+    def _terms(self) -> Terms:
+        """Give the terms of the config that serves now."""
+        world = self._world
+        letters = world.letters_at(self._outside.now)
+        dead_letter = DeadLetter(letters, "kafka", LETTERS) if letters is not None else None
+        reaches = {
+            spec.name: Reach(Window(spec.max_in_flight - 1, 1 << 20), world.request_timeout)
+            for spec in world.brokers
+        }
+        return Terms(Outlets(self._clients, dead_letter), reaches, world.max_age)
+
+    def _reload(self) -> None:
+        self._judge.note("the second config serves")
+        self.inbox.apply(self._terms(), self._judge.disk.bounds)
+
     async def start(self) -> None:
         """Open the store, and connect."""
+        if self._outside.now < self._world.reload_at < float("inf"):
+            self._outside.tell(self._world.reload_at, self._reload)
         for client in self._clients.values():
             client.on_state = self.inbox.broker_state
             await client.start()
@@ -329,7 +342,7 @@ class InboxGateway:
     async def _deliver(self, request: Request, answer: Answer) -> None:
         self._judge.asked(request)
         deadline = request.at + self._world.deadline
-        delivery = await self.inbox.deliver(request.plan, self._outlets, deadline)
+        delivery = await self.inbox.deliver(request.plan, self._terms().outlets, deadline)
         self._judge.answered(request, delivery, deadline)
         answer(delivery.status != "failed")
 

@@ -23,7 +23,7 @@ from sim.world import START, End, Event, Mode, World, draw
 __all__ = ["Report", "Stage", "simulate"]
 
 _DRAIN = 20.0
-_HORIZON = 10 * 86_400.0
+_HORIZON = 30 * 86_400.0
 _STEP = 3600.0
 _REST = 1800.0
 """Seconds in which all that waits is delivered, once nothing goes wrong any more."""
@@ -198,8 +198,9 @@ class Stage:
         """Whether a target is refused for good, and its letter too."""
         world = self.world
         if world.mode == "inbox":
-            return world.store.max_bytes < 1 << 20
-        has_letters = world.dead_letter is not None and not world.letters_refused
+            # What cannot even be parked takes the place of others.
+            return max(world.store.max_bytes, world.store.parked_max_bytes) < 1 << 20
+        has_letters = world.letters_at(_HORIZON) is not None and not world.letters_refused
         targets = {*event.targets, *event.later_targets}
         refused = {at for at in targets if (event.id, at) in world.refusing}
         return not has_letters and bool(refused | (targets & {*event.unrendered}))

@@ -106,6 +106,8 @@ class World(msgspec.Struct, frozen=True):
     targets: tuple[Target, ...]
     dead_letter: str | None
     """The broker that takes letters."""
+    later_dead_letter: str | None
+    """The same by the second config."""
     refusing: frozenset[tuple[str, int]]
     """Event and target that the broker will never take."""
     letters_refused: bool
@@ -126,6 +128,10 @@ class World(msgspec.Struct, frozen=True):
     ledger_bytes: int
     max_age: float
     store: StoreFaults
+
+    def letters_at(self, now: float) -> str | None:
+        """Give the broker that takes letters by the config that serves then."""
+        return self.dead_letter if now < self.reload_at else self.later_dead_letter
 
 
 def draw(seed: int, mode: Mode) -> World:
@@ -148,6 +154,7 @@ def draw(seed: int, mode: Mode) -> World:
         brokers=brokers,
         targets=targets,
         dead_letter=letters,
+        later_dead_letter=chance.choice((letters, None, chance.choice(brokers).name)),
         refusing=frozenset(
             (event.id, at) for event in events for at in event.targets if chance.random() < 0.03
         ),
