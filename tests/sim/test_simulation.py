@@ -15,7 +15,7 @@ from sim.stage import Report, simulate
 from sim.world import FATES, Mode, draw
 
 ROOT = Path(__file__).parents[2]
-SEEDS = range(600)
+SEEDS = range(300)
 
 
 @pytest.fixture(scope="module", params=MODES)
