@@ -41,6 +41,10 @@ run: venv-run ## Run the whole thing here, with an embedded NATS server: no conf
 test: venv-test ## Run every test, against real brokers (needs Java 17 and Maven for Kafka)
 	@$(BIN)/python -m pytest $(ARGS)
 
+.PHONY: fire
+fire: venv-test ## Kill, freeze and cut off real processes under load: tests/fire; count what is lost
+	@$(BIN)/python -m pytest tests/fire $(ARGS)
+
 .PHONY: coverage
 coverage: venv-test ## Run the tests of the pure core; fail below 100 % of its branches
 	@$(BIN)/coverage run -m pytest tests/core

@@ -19,7 +19,7 @@ from tests.servers.nats import NatsServer
 from tests.servers.process import ServerError
 
 KAFKA_ADDRESS = os.environ.get("GATEWAY_TEST_KAFKA")
-KAFKA_FIXTURES = {"kafka_server", "own_kafka", "secured_kafka"}
+KAFKA_FIXTURES = {"fire_kafka", "kafka_server", "own_kafka", "secured_kafka"}
 
 settings.register_profile("laptop", deadline=None)
 # The same examples on every run: what fails on the build server fails again when it is repeated.

@@ -33,32 +33,40 @@ class Proxy:
         self._target = target
         self.port = port or free_port()
         self._pipes: set[_Pipe] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
         self._delay = 0.0
-        self._open = {direction: asyncio.Event() for direction in BOTH}
+        self._gates = {direction: asyncio.Event() for direction in BOTH}
         self._left: dict[Direction, int | None] = {"up": None, "down": None}
         self.connections = 0
         """How many have come so far."""
-        self.resets = 0
-        """How many it has reset."""
+        self.resets: list[float] = []
+        """Event-loop times at which it has reset a connection."""
 
     async def __aenter__(self) -> Self:
         self.pass_on()
-        self._server = await asyncio.start_server(self._serve, LOOPBACK, self.port)
+        self._server = await asyncio.start_server(self._accept, LOOPBACK, self.port)
         return self
 
     async def __aexit__(self, *_: object) -> None:
         assert self._server is not None
         self._server.close()
-        for pipe in tuple(self._pipes):
-            await pipe.end()
+        self.reset()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._server.wait_closed()
+
+    @property
+    def open(self) -> int:
+        """How many connections pass through it now."""
+        return len(self._pipes)
 
     def pass_on(self) -> None:
         """Do nothing else any more; what was held back goes on, for TCP loses nothing."""
         self._delay = 0.0
         self._left = {"up": None, "down": None}
-        for gate in self._open.values():
+        for gate in self._gates.values():
             gate.set()
 
     def delay(self, seconds: float) -> None:
@@ -68,28 +76,36 @@ class Proxy:
     def black_hole(self, *directions: Direction) -> None:
         """Let nothing through in these directions, and say nothing: connections stay open."""
         for direction in directions:
-            self._open[direction].clear()
+            self._gates[direction].clear()
 
     def reset(self) -> int:
         """Break off all connections with a RST to both ends, and give how many there were."""
         pipes = tuple(self._pipes)
         for pipe in pipes:
             pipe.reset()
-        self.resets += len(pipes)
+        self.resets += [asyncio.get_running_loop().time()] * len(pipes)
         return len(pipes)
 
     def cut_after(self, size: int, direction: Direction) -> None:
         """Reset the connection that carries the byte after `size` more of them; then pass on."""
         self._left[direction] = size
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        task = asyncio.create_task(self._serve(reader, writer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         port = self._target if isinstance(self._target, int) else self._target()
         try:
             behind = await asyncio.open_connection(LOOPBACK, port)
         except OSError:
             _reset(writer)
             return
+        except asyncio.CancelledError:
+            _reset(writer)
+            raise
         pipe = _Pipe(self, (reader, writer), behind)
         self._pipes.add(pipe)
         try:
@@ -101,13 +117,13 @@ class Proxy:
         """Hold a piece back as long as it must be; give what of it goes on, and whether to cut."""
         if self._delay:
             await asyncio.sleep(self._delay)
-        await self._open[direction].wait()
+        await self._gates[direction].wait()
         left = self._left[direction]
         if left is None or len(chunk) <= left:
             self._left[direction] = None if left is None else left - len(chunk)
             return chunk, False
         self._left[direction] = None
-        self.resets += 1
+        self.resets.append(asyncio.get_running_loop().time())
         return chunk[:left], True
 
 
@@ -137,11 +153,6 @@ class _Pipe:
                 task.cancel()
             for _, writer in (self._client, self._server):
                 writer.close()
-
-    async def end(self) -> None:
-        """Break it off, and wait until nothing of it runs."""
-        self.reset()
-        await asyncio.wait(self._tasks)
 
     def reset(self) -> None:
         """Send both ends a RST."""

@@ -81,6 +81,10 @@ class KafkaServer(ServerProcess):
         """Address of a listener, `host:port`."""
         return f"{LOOPBACK}:{self._ports[listener]}"
 
+    def set_property(self, key: str, value: str) -> None:
+        """Set a line of `server.properties`, for the next start."""
+        self._properties[key] = value
+
     async def create_topic(
         self, name: str, partitions: int = 1, configs: Mapping[str, str] | None = None
     ) -> str:

@@ -1,0 +1,90 @@
+"""One row: a gateway under load, what is done to it, and the reckoning."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from tests.e2e.client import Client
+from tests.e2e.gateway_process import GatewayProcess
+from tests.fire.field import GATEWAY, Field, Result, judge
+from tests.fire.load import Load
+from tests.servers.process import ServerProcess
+
+
+@dataclass
+class Fight:
+    """What a row may use and do; `result` is there when its load has ended."""
+
+    ground: Field
+    gateway: GatewayProcess
+    load: Load
+    kills: int = 0
+    breaks: dict[str, list[float]] = field(default_factory=dict)
+    """What `judge` takes."""
+    result: Result | None = None
+
+    def kill(self, server: ServerProcess) -> None:
+        """Kill a broker or the gateway (SIGKILL)."""
+        server.kill()
+        self.kills += 1
+        names = {self.ground.kafka: "events", self.ground.nats: "bus"}
+        self.broke(names.get(server, GATEWAY))
+
+    def kill_worker(self, pid: int) -> None:
+        """Kill one of the gateway's workers."""
+        os.kill(pid, signal.SIGKILL)
+        self.kills += 1
+        self.broke(GATEWAY)
+
+    def broke(self, what: str, *times: float) -> None:
+        """Note that connections to a broker broke, or that a gateway ended: now, or when."""
+        self.breaks.setdefault(what, []).extend(times or [asyncio.get_running_loop().time()])
+
+    async def start(self, server: ServerProcess) -> None:
+        """Start what was killed, while the load goes on."""
+        await asyncio.to_thread(server.start)
+
+    @asynccontextmanager
+    async def frozen(self, *servers: ServerProcess, seconds: float) -> AsyncIterator[None]:
+        """Freeze servers for so long, and do the block meanwhile."""
+        until = asyncio.get_running_loop().time() + seconds
+        for server in servers:
+            server.pause()
+        try:
+            yield
+            await asyncio.sleep(until - asyncio.get_running_loop().time())
+        finally:
+            for server in servers:
+                server.resume()
+
+    @property
+    def came_to(self) -> Result:
+        """What the row has come to."""
+        assert self.result is not None, "the load has not ended"
+        return self.result
+
+
+@asynccontextmanager
+async def fight(ground: Field, workers: int = 1, **config: object) -> AsyncIterator[Fight]:
+    """Start a gateway and the load; the block breaks things; then every event is taken.
+
+    What was answered 2xx is then in the brokers, and nothing is there twice without a reason.
+    """
+    gateway = ground.gateway(workers, **config)
+    await asyncio.to_thread(gateway.start)
+    port = gateway.port
+    async with Client(gateway) as client:
+        await client.until_ready()
+    load = Load(lambda: port)
+    row = Fight(ground, gateway, load)
+    async with load:
+        await load.until_taken()
+        yield row
+    stored = await ground.stored()
+    row.result = judge(load, stored, row.breaks)
+    print(row.result.line("this row", row.kills), dict(load.words))
