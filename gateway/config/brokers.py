@@ -27,7 +27,9 @@ _REQUEST_TIMEOUT = (
 )
 _MAX_IN_FLIGHT = (
     "How many records may wait for an ack at a time. More are answered 503 at once. Raise it when"
-    " `overloaded` shows in the metrics while the broker itself is not busy."
+    " `overloaded` shows in the metrics while the broker itself is not busy. Stay well below"
+    " `server.max_connections`: each holds the connection of its sender, and a slow broker must not"
+    " hold those of other routes, too."
 )
 _MAX_IN_FLIGHT_BYTES = (
     "How many bytes may wait for an ack at a time; the bound on the memory of a slow broker."
@@ -150,7 +152,7 @@ class KafkaConfig(Model):
         default=30.0, description=_REQUEST_TIMEOUT, examples=["30s"]
     )
     max_in_flight: int = Field(
-        default=10_000, ge=1, le=1_000_000, description=_MAX_IN_FLIGHT, examples=[10_000]
+        default=1_000, ge=1, le=1_000_000, description=_MAX_IN_FLIGHT, examples=[1_000]
     )
     max_in_flight_bytes: Size = Field(
         default=64 * 1024 * 1024, description=_MAX_IN_FLIGHT_BYTES, examples=["64MiB"]
@@ -253,7 +255,7 @@ class NatsConfig(Model):
         default=30.0, description=_REQUEST_TIMEOUT, examples=["30s"]
     )
     max_in_flight: int = Field(
-        default=10_000, ge=1, le=1_000_000, description=_MAX_IN_FLIGHT, examples=[10_000]
+        default=1_000, ge=1, le=1_000_000, description=_MAX_IN_FLIGHT, examples=[1_000]
     )
     max_in_flight_bytes: Size = Field(
         default=64 * 1024 * 1024, description=_MAX_IN_FLIGHT_BYTES, examples=["64MiB"]

@@ -43,6 +43,7 @@ def check(config: GatewayConfig, view: View) -> Iterator[Finding]:
     yield from check_addresses(config, view)
     for name, broker in config.brokers.items():
         yield from _broker(("brokers", name), broker, view)
+        yield from _in_flight(("brokers", name, "max_in_flight"), config, broker.max_in_flight)
     if not config.brokers:
         yield Finding(("brokers",), "no broker; add one of kind kafka or nats")
     yield from check_routes(config, view)
@@ -126,6 +127,19 @@ def _broker(path: DocumentPath, broker: BrokerConfig, view: View) -> Iterator[Fi
         yield from _kafka(path, broker)
     else:
         yield from _nats(path, broker, view)
+
+
+def _in_flight(path: DocumentPath, config: GatewayConfig, max_in_flight: int) -> Iterator[Finding]:
+    most = config.server.max_connections
+    if config.delivery.mode == "direct" and max_in_flight >= most:
+        yield Finding(
+            path,
+            f"max_in_flight: {max_in_flight} events that wait for a slow broker would hold every"
+            f" connection there may be (server.max_connections: {most}), also those of routes that"
+            " do not use it; write less",
+            "warning",
+            uses=(("server", "max_connections"),),
+        )
 
 
 def _tls(path: DocumentPath, tls: TlsConfig) -> Iterator[Finding]:

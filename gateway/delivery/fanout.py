@@ -12,6 +12,7 @@ its process has the claim on the event.
 from __future__ import annotations
 
 import asyncio
+import weakref
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Protocol
@@ -175,6 +176,7 @@ class _Attempt:
     """
 
     __slots__ = (
+        "__weakref__",
         "_entry",
         "_ledger",
         "_listener",
@@ -234,7 +236,8 @@ class _Attempt:
             self._put(at, known)
             return
         if known is not None:
-            self._ledger.join(self._entry, target, partial(self._landed, at))
+            # A copy that was answered is not kept for the sake of what it waited for.
+            self._ledger.join(self._entry, target, partial(_landed, weakref.ref(self), at))
             return
         assignments = self._plan.assignments
         if at >= len(assignments):
@@ -243,7 +246,7 @@ class _Attempt:
         assignment = assignments[at]
         self._publish(at, assignment.broker, assignment.message, partial(self._acked, at))
 
-    def _landed(self, at: int) -> None:
+    def landed(self, at: int) -> None:
         """Go on with a target, now that another attempt's publish of it has ended."""
         if self._settlements[at] is None and not self.answered:
             self._pursue(at)
@@ -329,6 +332,13 @@ class _Attempt:
         return Delivery(
             "dead_lettered" if "dead_lettered" in statuses else "delivered", settlements
         )
+
+
+def _landed(attempt: weakref.ref[_Attempt], at: int) -> None:
+    """Tell an attempt, if anybody still waits for it, that what it waited for has landed."""
+    waiting = attempt()
+    if waiting is not None:
+        waiting.landed(at)
 
 
 def _delivered(assignment: Assignment, receipt: Receipt) -> Settlement:

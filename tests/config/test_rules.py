@@ -321,6 +321,10 @@ TWO_SOURCES = f"sources:\n  a: {{path: /a, secrets: [{S}]}}\n  b: {{path: /b, se
 
 WARNINGS = [
     (
+        NATS_ONLY + "brokers: {bus: {kind: nats, servers: [a], max_in_flight: ‸4096}}",
+        "max_in_flight: 4096 events that wait for a slow broker would hold every connection",
+    ),
+    (
         TWO_SOURCES
         + 'routes:\n  - ‸{name: r, events: ["*"], targets: [{broker: bus, subject: x}]}',
         'the route "r" takes the events of every source; write sources: [a, b] with those you mean',
@@ -449,6 +453,8 @@ RIGHT = [
     "delivery: {dead_letter: {broker: events, topic: dl, unredacted: true}}\n"
     + target("{broker: events, topic: x, payload: data, redact: [data.x]}"),
     "delivery: {mode: direct}",
+    bus("max_in_flight: 4095"),
+    "server: {max_connections: 1001}",
 ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import tracemalloc
 
 import msgspec
 import pytest
@@ -144,6 +145,27 @@ async def test_a_retry_while_the_broker_is_frozen_waits_for_what_is_on_its_way(r
     assert (await retry).status == "duplicate"
     assert tried(rig) == (1, 1)
     assert [late.broker for late in rig.listener.late] == ["events"]
+
+
+async def test_copies_that_waited_in_vain_keep_no_memory(rig: Rig) -> None:
+    """They are in no broker's caps, and a sender may send any number while it is frozen."""
+    size, times = 256 * 1024, 40
+    rig.events.stall()
+    assert statuses(await rig.deliver(within=SHORT)) == [OVER, FINE]
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for _ in range(times):
+            copy = msgspec.structs.replace(plan(), body=bytes(size))
+            assert statuses(await rig.carry_out(copy, SHORT)) == [OVER, FINE]
+        del copy
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert after - before < 2 * size
+    rig.events.resume()
+    await soon(lambda: rig.listener.late)
+    assert (await rig.deliver()).status == "duplicate"
 
 
 async def test_what_fails_late_is_published_by_the_retry_that_waits(rig: Rig) -> None:

@@ -103,7 +103,7 @@ class Field:
         async with nats_client(self.nats.url) as client:
             jetstream = client.jetstream()
             state = (await jetstream.stream_info(self.name)).state
-            no_acks = ConsumerConfig(ack_policy=AckPolicy.NONE)
+            no_acks = ConsumerConfig(ack_policy=AckPolicy.NONE, headers_only=True)
             reader = await jetstream.pull_subscribe("", stream=self.name, config=no_acks)
             while len(found) < state.messages:
                 try:

@@ -72,9 +72,18 @@ class Sent:
 class Load:
     """All senders. Use it as an async context manager: its end lets every event be taken."""
 
-    def __init__(self, port: Callable[[], int], *, size: int = 0) -> None:
+    def __init__(
+        self,
+        port: Callable[[], int],
+        *,
+        senders: int = SENDERS,
+        routed: tuple[str, ...] = ROUTED,
+        size: int = 0,
+    ) -> None:
         """`port` gives the gateway's, and `size` pads the bodies, in bytes."""
         self._port = port
+        self._senders = senders
+        self._routed = routed
         self._size = size
         self.events: dict[str, Sent] = {}
         """By id, in the order of their first post."""
@@ -85,7 +94,7 @@ class Load:
         self._tasks: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Self:
-        self._tasks = [asyncio.create_task(self._send(number)) for number in range(SENDERS)]
+        self._tasks = [asyncio.create_task(self._send(number)) for number in range(self._senders)]
         return self
 
     async def __aexit__(self, failed: object, *_: object) -> None:
@@ -131,8 +140,7 @@ class Load:
                     await asyncio.sleep(max(0.0, when - clock()))
                 else:
                     made += 1
-                    # Strict senders get every route, too.
-                    sent = self._new(number, made, ROUTED[(number + number // AHEAD) % len(ROUTED)])
+                    sent = self._new(number, made)
                 await self._post(sender, sent)
                 if not sent.is_taken:
                     heapq.heappush(due, (clock() + sent.pause(), len(self.events), sent))
@@ -140,7 +148,9 @@ class Load:
         finally:
             await sender.hang_up()
 
-    def _new(self, number: int, made: int, event_type: str) -> Sent:
+    def _new(self, number: int, made: int) -> Sent:
+        # Strict senders get every route, too.
+        event_type = self._routed[(number + number // AHEAD) % len(self._routed)]
         user = f"user_{number}"
         body = event(event_type, self._size, id=user, made=made)
         sent = Sent(new_id(), event_type, user, body)

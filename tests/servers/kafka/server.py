@@ -159,6 +159,8 @@ async def create_topic(
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
     await admin.start()
     try:
+        async with asyncio.timeout(_CREATE_SECONDS):
+            await _brokers(admin)
         topic = NewTopic(name, partitions, 1, topic_configs=dict(configs or {}))
         answer = await admin.create_topics([topic])
         for _, code, *message in answer.topic_errors:
@@ -169,6 +171,14 @@ async def create_topic(
     finally:
         await admin.close()
     return name
+
+
+async def _brokers(admin: AIOKafkaAdminClient) -> None:
+    """Poll until the controller has the node: after a freeze it takes it back in its own time."""
+    while True:
+        if (await admin.describe_cluster())["brokers"]:
+            return
+        await asyncio.sleep(0.05)
 
 
 async def _leaders(admin: AIOKafkaAdminClient, topic: str) -> None:
