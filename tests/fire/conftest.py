@@ -110,7 +110,10 @@ def kafka(fire_kafka: ProxiedKafka) -> Iterator[KafkaServer]:
     fire_kafka.server.resume()
 
 
-@pytest.fixture(params=["direct"])
+MODES = ("direct",)
+
+
+@pytest.fixture(params=MODES)
 def delivery(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, Any]:
     """Give the config's `delivery`, once for each mode."""
     if request.param == "direct":

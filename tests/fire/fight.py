@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 
 from tests.e2e.client import Client
 from tests.e2e.gateway_process import GatewayProcess
-from tests.fire.field import GATEWAY, Field, Result, judge
-from tests.fire.load import Load
+from tests.fire.field import GATEWAY, Field, Result, assert_in_order, judge
+from tests.fire.load import SENDERS, Load
 from tests.servers.process import ServerProcess
 
 
@@ -62,6 +62,13 @@ class Fight:
             for server in servers:
                 server.resume()
 
+    async def until_felt(self) -> None:
+        """Wait until all senders have noticed the outage, or with an inbox that they do not."""
+        if self.ground.is_direct:
+            await self.load.until_failed(SENDERS)
+        else:
+            await self.load.until_taken()
+
     @property
     def came_to(self) -> Result:
         """What the row has come to."""
@@ -85,6 +92,8 @@ async def fight(ground: Field, workers: int = 1, **config: object) -> AsyncItera
     async with load:
         await load.until_taken()
         yield row
-    stored = await ground.stored()
-    row.result = judge(load, stored, row.breaks)
+    stored = await ground.until_there(load)
+    row.result = judge(load, stored, row.breaks, is_direct=ground.is_direct)
+    if not ground.is_direct:
+        assert_in_order(load, stored)
     print(row.result.line("this row", row.kills), dict(load.words))

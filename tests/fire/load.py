@@ -83,6 +83,8 @@ class Load:
         """`port` gives the gateway's, and `size` pads the bodies, in bytes."""
         self._port = port
         self._senders = senders
+        self.strict = frozenset(f"user_{number}" for number in range(0, senders, AHEAD))
+        """Users whose sender waits for a 2xx before it sends the next event."""
         self._routed = routed
         self._size = size
         self.events: dict[str, Sent] = {}
@@ -130,7 +132,7 @@ class Load:
     async def _send(self, number: int) -> None:
         """Post new events, and old ones when their retry is due, one request at a time."""
         sender = _Sender(self._port)
-        ahead = 1 if number % AHEAD == 0 else AHEAD
+        ahead = 1 if f"user_{number}" in self.strict else AHEAD
         due: list[tuple[float, int, Sent]] = []
         made, clock = 0, asyncio.get_running_loop().time
         try:

@@ -35,6 +35,12 @@ TYPES = {"events": "session.created", "bus": "role.updated"}
 OTHER = {"events": "bus", "bus": "events"}
 
 
+@pytest.fixture
+def delivery() -> dict[str, Any]:
+    """Give the mode in which a broker's state reaches the sender."""
+    return {"mode": "direct"}
+
+
 def capped(ground: Field, **caps: Any) -> dict[str, Any]:
     """Give what `Field.gateway` takes to limit both brokers."""
     brokers = ground.config()["brokers"]
