@@ -14,11 +14,14 @@ import pytest
 
 from tests.e2e import conftest as e2e
 from tests.fire.field import Field, Result
+from tests.fire.fight import Fight
+from tests.fire.load import SENDERS
 from tests.servers.kafka import KafkaServer
 from tests.servers.nats import NatsServer
 from tests.servers.process import LOOPBACK, free_port
 
 TALLY = pytest.StashKey["Tally"]()
+Reckon = Callable[[Fight], None]
 SEED = int(os.environ.get("FIRE_SEED") or secrets.randbelow(1 << 32))
 """Of the instants at which processes are killed; what runs beside them is as it comes."""
 gateways = e2e.gateways
@@ -110,7 +113,7 @@ def kafka(fire_kafka: ProxiedKafka) -> Iterator[KafkaServer]:
     fire_kafka.server.resume()
 
 
-MODES = ("direct",)
+MODES = ("direct", "inbox")
 
 
 @pytest.fixture(params=MODES)
@@ -133,3 +136,21 @@ async def ground(
     ground = Field(kafka, own_nats, gateways, unique("fire"), delivery)
     await ground.lay()
     return ground
+
+
+@pytest.fixture
+def reckon(request: pytest.FixtureRequest, tally: Tally) -> Reckon:
+    """Count a row in, and assert what holds for every row."""
+
+    def reckon(row: Fight) -> None:
+        tally.add(request.node.name, row.came_to, row.kills)
+        assert row.came_to.lost == []
+        assert row.came_to.unexplained == []
+        assert row.came_to.answered == row.came_to.events, "in the end each is taken"
+        if not row.ground.is_direct:
+            # What was on its way when something broke: one record of each user and broker.
+            most = sum(map(len, row.breaks.values())) * SENDERS
+            assert row.came_to.duplicates <= most
+            assert row.load.words["200 stored"] + row.load.words["200 duplicate"] == row.load.taken
+
+    return reckon

@@ -21,7 +21,7 @@ from tests.outputs import OUTPUTS
 SENDERS = 64
 AHEAD = 4
 """Events that a sender has open at a time; one in four has one, and sends in strict order."""
-_PACE = 0.05
+PACE = 0.05
 """Seconds between two requests of one sender: a load, and not a contest for two processors."""
 _RETRY_FIRST = 0.05
 _RETRY_MOST = 0.8
@@ -79,8 +79,10 @@ class Load:
         senders: int = SENDERS,
         routed: tuple[str, ...] = ROUTED,
         size: int = 0,
+        pace: float = PACE,
     ) -> None:
         """`port` gives the gateway's, and `size` pads the bodies, in bytes."""
+        self._pace = pace
         self._port = port
         self._senders = senders
         self.strict = frozenset(f"user_{number}" for number in range(0, senders, AHEAD))
@@ -146,7 +148,7 @@ class Load:
                 await self._post(sender, sent)
                 if not sent.is_taken:
                     heapq.heappush(due, (clock() + sent.pause(), len(self.events), sent))
-                await asyncio.sleep(_PACE)
+                await asyncio.sleep(self._pace)
         finally:
             await sender.hang_up()
 

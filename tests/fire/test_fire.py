@@ -14,7 +14,7 @@ import pytest
 from tests.e2e.client import until
 from tests.e2e.gateway_process import children
 from tests.e2e.test_workers import until_workers
-from tests.fire.conftest import ProxiedKafka, Tally
+from tests.fire.conftest import MODES, ProxiedKafka, Reckon
 from tests.fire.field import GATEWAY, SHUTDOWN, Field
 from tests.fire.fight import Fight, fight
 from tests.fire.load import CUT, SENDERS
@@ -25,26 +25,10 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
 FREEZE = 10.0
 """Seconds: longer than any answer waits, and shorter than a broker's `request_timeout`."""
+DIRECT = pytest.mark.parametrize("delivery", ["direct"], indirect=True)
+"""What an inbox changes nothing about, or what it has not yet."""
 SLACK = 5.0
 """Seconds that a busy machine may add to the end of a process."""
-
-
-@pytest.fixture
-def reckon(request: pytest.FixtureRequest, tally: Tally) -> Callable[[Fight], None]:
-    """Count a row in, and assert what holds for every row."""
-
-    def reckon(row: Fight) -> None:
-        tally.add(request.node.name, row.came_to, row.kills)
-        assert row.came_to.lost == []
-        assert row.came_to.unexplained == []
-        assert row.came_to.answered == row.came_to.events, "in the end each is taken"
-        if not row.ground.is_direct:
-            # What was on its way when something broke: one record of each user and broker.
-            most = sum(map(len, row.breaks.values())) * SENDERS
-            assert row.came_to.duplicates <= most
-            assert row.load.words["200 stored"] + row.load.words["200 duplicate"] == row.load.taken
-
-    return reckon
 
 
 def assert_nobody_noticed(row: Fight) -> None:
@@ -53,7 +37,7 @@ def assert_nobody_noticed(row: Fight) -> None:
         assert set(row.load.words) == {"200 stored"}
 
 
-async def test_kafka_is_killed(ground: Field, reckon: Callable[[Fight], None]) -> None:
+async def test_kafka_is_killed(ground: Field, reckon: Reckon) -> None:
     async with fight(ground) as row:
         row.kill(ground.kafka)
         await row.until_felt()
@@ -62,9 +46,9 @@ async def test_kafka_is_killed(ground: Field, reckon: Callable[[Fight], None]) -
     assert_nobody_noticed(row)
 
 
-async def test_nats_is_killed(ground: Field, reckon: Callable[[Fight], None]) -> None:
+async def test_nats_is_killed(ground: Field, reckon: Reckon) -> None:
     async with fight(ground) as row:
-        for _ in range(3):
+        for _ in range(2):
             row.kill(ground.nats)
             await row.until_felt()
             await row.start(ground.nats)
@@ -73,7 +57,7 @@ async def test_nats_is_killed(ground: Field, reckon: Callable[[Fight], None]) ->
     assert_nobody_noticed(row)
 
 
-async def test_kafka_freezes(ground: Field, reckon: Callable[[Fight], None]) -> None:
+async def test_kafka_freezes(ground: Field, reckon: Reckon) -> None:
     """Every ack comes in the end, so nothing may be there twice, though every sender retries."""
     async with fight(ground) as row, row.frozen(ground.kafka, seconds=FREEZE):
         await row.until_felt()
@@ -82,7 +66,8 @@ async def test_kafka_freezes(ground: Field, reckon: Callable[[Fight], None]) -> 
     assert row.came_to.duplicates == 0
 
 
-async def test_nats_freezes(ground: Field, reckon: Callable[[Fight], None]) -> None:
+@DIRECT
+async def test_nats_freezes(ground: Field, reckon: Reckon) -> None:
     async with fight(ground) as row, row.frozen(ground.nats, seconds=FREEZE):
         await row.until_felt()
     reckon(row)
@@ -90,11 +75,9 @@ async def test_nats_freezes(ground: Field, reckon: Callable[[Fight], None]) -> N
     assert row.came_to.duplicates == 0
 
 
-async def test_the_gateway_is_killed(
-    ground: Field, reckon: Callable[[Fight], None], chance: random.Random
-) -> None:
+async def test_the_gateway_is_killed(ground: Field, reckon: Reckon, chance: random.Random) -> None:
     async with fight(ground) as row:
-        for _ in range(4):
+        for _ in range(3):
             # Not a wait for anything: the instant is to be a random one.
             await asyncio.sleep(chance.uniform(0, 0.5))
             row.kill(row.gateway)
@@ -103,11 +86,10 @@ async def test_the_gateway_is_killed(
     reckon(row)
 
 
-async def test_a_worker_is_killed(
-    ground: Field, reckon: Callable[[Fight], None], chance: random.Random
-) -> None:
+@DIRECT
+async def test_a_worker_is_killed(ground: Field, reckon: Reckon, chance: random.Random) -> None:
     async with fight(ground, workers=2) as row:
-        for _ in range(3):
+        for _ in range(2):
             await asyncio.sleep(chance.uniform(0, 0.5))
             victim = chance.choice(sorted(children(row.gateway.pid)))
             row.kill_worker(victim)
@@ -136,10 +118,10 @@ async def terminated(row: Fight) -> AsyncIterator[None]:
     await row.start(row.gateway)
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-async def test_sigterm_under_load(
-    ground: Field, reckon: Callable[[Fight], None], workers: int
-) -> None:
+@pytest.mark.parametrize(
+    ("delivery", "workers"), [("direct", 1), ("direct", 2), ("inbox", 1)], indirect=["delivery"]
+)
+async def test_sigterm_under_load(ground: Field, reckon: Reckon, workers: int) -> None:
     async with fight(ground, workers) as row:
         async with terminated(row):
             pass
@@ -148,9 +130,8 @@ async def test_sigterm_under_load(
     assert row.came_to.duplicates == 0, "what it had begun with was delivered and answered"
 
 
-async def test_sigterm_while_kafka_is_frozen(
-    ground: Field, reckon: Callable[[Fight], None]
-) -> None:
+@DIRECT
+async def test_sigterm_while_kafka_is_frozen(ground: Field, reckon: Reckon) -> None:
     async with fight(ground) as row:
         ground.kafka.pause()
         await row.until_felt()
@@ -181,7 +162,7 @@ async def until_used(proxy: Proxy) -> None:
 
 
 async def resets(row: Fight, networks: tuple[Proxy, Proxy], chance: random.Random) -> None:
-    for _ in range(5):
+    for _ in range(4):
         await asyncio.sleep(chance.uniform(0, 0.5))
         for proxy in networks:
             await until_used(proxy)
@@ -191,7 +172,7 @@ async def resets(row: Fight, networks: tuple[Proxy, Proxy], chance: random.Rando
 
 async def cuts(row: Fight, networks: tuple[Proxy, Proxy], chance: random.Random) -> None:
     """Cut in the middle of a request, or of an answer."""
-    for _ in range(5):
+    for _ in range(3):
         for direction in BOTH:
             before = [len(proxy.resets) for proxy in networks]
             for proxy in networks:
@@ -227,11 +208,24 @@ async def holes(row: Fight, networks: tuple[Proxy, Proxy], chance: random.Random
         await row.load.until_taken(SENDERS)
 
 
-@pytest.mark.parametrize("fault", [resets, cuts, delays, holes], ids=lambda one: one.__name__)
+@pytest.mark.parametrize(
+    ("delivery", "fault"),
+    [
+        pytest.param(mode, fault, id=f"{mode}-{fault.__name__}")
+        for fault, modes in (
+            (resets, MODES[:1]),
+            (cuts, MODES),
+            (delays, MODES[:1]),
+            (holes, MODES),
+        )
+        for mode in modes
+    ],
+    indirect=["delivery"],
+)
 async def test_the_network_fails(
     ground: Field,
     networks: tuple[Proxy, Proxy],
-    reckon: Callable[[Fight], None],
+    reckon: Reckon,
     chance: random.Random,
     fault: Callable[..., object],
 ) -> None:
