@@ -10,7 +10,8 @@ import msgspec
 from gateway.delivery import fanout
 from gateway.delivery.dead_letter import DeadLetter
 from gateway.delivery.fanout import FanOut, Outlets
-from gateway.delivery.ledger import Ledger, Retention
+from gateway.delivery.ledger import Ledger
+from gateway.delivery.memory import Retention
 from gateway.delivery.plan import Plan
 from gateway.delivery.settlement import Delivery
 from sim.broker import Client, Publish
