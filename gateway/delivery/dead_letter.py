@@ -11,7 +11,7 @@ from gateway.brokers.base import Message
 from gateway.delivery.plan import Plan, Refusal
 from gateway.metadata import clean_header, kafka_headers, nats_headers
 
-__all__ = ["DeadLetter"]
+__all__ = ["DeadLetter", "target_name"]
 
 _MAX_DETAIL = 512
 
@@ -26,22 +26,31 @@ class DeadLetter(msgspec.Struct, frozen=True):
     def letter(self, plan: Plan, refusal: Refusal) -> Message:
         """Give the record to publish: the original body, its headers, and why it is here."""
         render = kafka_headers if self.kind == "kafka" else nats_headers
-        target = f"{refusal.broker}/{refusal.destination}" if refusal.broker else ""
+        target = target_name(refusal.broker, refusal.destination)
         why = (
             ("gateway-dead-letter-reason", refusal.reason),
             ("gateway-dead-letter-detail", clean_header(refusal.detail)[:_MAX_DETAIL]),
-            ("gateway-dead-letter-target", clean_header(target)[:_MAX_DETAIL]),
+            ("gateway-dead-letter-target", target),
         )
         return Message(
             destination=self.destination,
             value=plan.body,
             headers=render(plan.metadata, plan.key, ",".join(refusal.routes)) + why,
-            dedupe_id=_dedupe_id(plan, target),
+            dedupe_id=_dedupe_id(plan, refusal),
             key=plan.key,
         )
 
 
-def _dedupe_id(plan: Plan, target: str) -> str:
+def target_name(broker: str, destination: str) -> str:
+    """Name a target as its letters do: `<broker>/<topic or subject>`, cut to 512 characters.
+
+    Empty for an event that no route takes.
+    """
+    return clean_header(f"{broker}/{destination}")[:_MAX_DETAIL] if broker else ""
+
+
+def _dedupe_id(plan: Plan, refusal: Refusal) -> str:
+    target = f"{refusal.broker}/{refusal.destination}" if refusal.broker else ""
     text = f"dead letter\0{plan.metadata.gateway_source}\0{target}"
     digest = hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=8)
     return f"{plan.metadata.id}.{digest.hexdigest()}"

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+import logging
 import signal
 import subprocess
 import sys
 import time
+import unittest.mock
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import click
+from click.testing import CliRunner
+
+from gateway.cli import main
 from tests.canaries import SECRET
 from tests.e2e.gateway_process import assert_clean
 from tests.outputs import OUTPUTS, OwnProcess
@@ -53,6 +59,30 @@ def gateway(*arguments: object, cwd: Path, env: Mapping[str, str] | None = None)
     gathered(done)
     assert_clean(done.stderr)
     return Done(done.returncode, done.stdout, done.stderr)
+
+
+def in_process(*arguments: object, typed: str | None = None) -> Done:
+    """Run `gateway` in this process, which spares seconds of imports; else as `gateway` does.
+
+    With `typed` its standard input is a terminal, on which that is typed.
+    """
+    root = logging.getLogger()
+    before = (root.handlers[:], root.level)
+    argv = ["gateway", *map(str, arguments)]
+
+    def run() -> None:
+        with unittest.mock.patch.object(sys.stdin, "isatty", return_value=typed is not None):
+            main()
+
+    try:
+        with unittest.mock.patch.object(sys, "argv", argv):
+            done = CliRunner().invoke(click.Command("gateway", callback=run), [], input=typed)
+    finally:
+        root.handlers[:], root.level = before
+    if not isinstance(done.exception, SystemExit | None):
+        raise done.exception
+    assert_clean(done.stderr)
+    return Done(done.exit_code, done.stdout, done.stderr)
 
 
 def gathered(done: subprocess.CompletedProcess[str]) -> None:

@@ -77,6 +77,7 @@ def test_the_brokers_have_the_same_files(kind: str) -> None:
         "check",
         "connection",
         "errors",
+        "letters",
         "options",
         "provision",
         "publisher",

@@ -70,6 +70,22 @@ async def _create(
     wanted: list[Any] = [
         (name, topics.partitions, topics.replication_factor, [], []) for name in missing
     ]
+    return await _ask(cluster, wanted, timeout, validate_only=validate_only)
+
+
+async def create_compacted(cluster: Cluster, name: str, replicas: int, timeout: float) -> str:
+    """Create a topic of one partition that keeps the last record of each key.
+
+    Returns why it could not be created, or nothing. Raises what `errors.CLIENT_ERRORS` lists.
+    """
+    wanted: list[Any] = [(name, 1, replicas, [], [("cleanup.policy", "compact")])]
+    return (await _ask(cluster, wanted, timeout)).get(name, "")
+
+
+async def _ask(
+    cluster: Cluster, wanted: list[Any], timeout: float, *, validate_only: bool = False
+) -> dict[str, str]:
+    """Ask for topics: name, partitions, replicas, assignments, settings."""
     request = CreateTopicsRequest(wanted, timeout=int(timeout * 1000), validate_only=validate_only)
     answer = await cluster.ask_controller(request, timeout)
     problems = {}
@@ -81,7 +97,7 @@ async def _create(
             problems[topic] += ": the login may not; grant CREATE on the topic"
         if code == _INVALID_REPLICATION_FACTOR:
             problems[topic] += (
-                f": the cluster has too few nodes for {topics.replication_factor} replicas;"
+                ": the cluster has too few nodes for so many replicas;"
                 f" lower brokers.{cluster.options.broker}.topics.replication_factor"
             )
     return problems

@@ -19,7 +19,10 @@ from gateway.brokers.nats.errors import ApiError, ConnectionLost, Denied
 from gateway.brokers.nats.protocol import NO_RESPONDERS
 
 STREAM_NOT_FOUND = 10059
-MESSAGE_NOT_FOUND = 10037
+_NO_MESSAGE = {10037, 10043}
+"""Nothing found by sequence or subject; a sequence that is not there any more."""
+_NOT_DELETED = 10057
+"""Any failure to delete; that there was nothing to delete is told in words only."""
 
 _INBOX_BYTES = 16
 
@@ -30,20 +33,6 @@ class PubAck(msgspec.Struct, frozen=True):
     stream: str = ""
     seq: int = 0
     duplicate: bool = False
-    error: ApiError | None = None
-
-
-class StoredMessage(msgspec.Struct, frozen=True):
-    """A message of a stream; msgspec reads its base64."""
-
-    seq: int
-    data: bytes = b""
-
-
-class StoredAnswer(msgspec.Struct, frozen=True):
-    """The answer to STREAM.MSG.GET."""
-
-    message: StoredMessage | None = None
     error: ApiError | None = None
 
 
@@ -64,6 +53,40 @@ class StreamConfigView(msgspec.Struct, frozen=True):
     max_age: int = 0
     """Nanoseconds."""
     allow_msg_ttl: bool = False
+    deny_delete: bool = False
+
+
+class StreamState(msgspec.Struct, frozen=True):
+    """What a stream holds."""
+
+    first_seq: int = 0
+    last_seq: int = 0
+
+
+class StreamView(msgspec.Struct, frozen=True):
+    """A stream's configuration and what it holds, of the answer to STREAM.INFO."""
+
+    config: StreamConfigView = StreamConfigView("")
+    state: StreamState = StreamState()
+    error: ApiError | None = None
+
+
+class StoredMessage(msgspec.Struct, frozen=True):
+    """One message of a stream, as STREAM.MSG.GET gives it; msgspec reads its base64."""
+
+    subject: str
+    seq: int
+    time: str
+    """RFC 3339, UTC, nanoseconds."""
+    hdrs: bytes = b""
+    data: bytes = b""
+
+
+class MessageAnswer(msgspec.Struct, frozen=True):
+    """The answer to STREAM.MSG.GET."""
+
+    message: StoredMessage | None = None
+    error: ApiError | None = None
 
 
 class StreamInfo(msgspec.Struct, frozen=True):
@@ -94,7 +117,7 @@ class ApiRefused(GatewayError):
         super().__init__(f"JetStream refused: {error.description} ({error.err_code})")
 
 
-A = TypeVar("A", StreamInfo, StreamNames, StoredAnswer, PubAck, Answer)
+A = TypeVar("A", StreamInfo, StreamView, StreamNames, MessageAnswer, PubAck, Answer)
 
 
 def new_inbox() -> str:
@@ -160,14 +183,7 @@ class Requests:
 
         Also raises `ApiRefused`.
         """
-        try:
-            body = {"last_by_subj": subject}
-            found = await self._api(f"STREAM.MSG.GET.{stream}", body, StoredAnswer, timeout)
-        except ApiRefused as refused:
-            if refused.error.err_code == MESSAGE_NOT_FOUND:
-                return None
-            raise
-        return found.message
+        return await self.message(stream, {"last_by_subj": subject}, timeout)
 
     async def streams_of(self, subject: str, timeout: float) -> tuple[str, ...]:
         """The names of the streams that take what `subject` (or pattern) takes.
@@ -186,6 +202,40 @@ class Requests:
                 return None
             raise
         return info.config
+
+    async def stream_state(self, name: str, timeout: float) -> StreamView:
+        """The configuration of a stream, and what it holds now. Also raises `ApiRefused`."""
+        return await self._api(f"STREAM.INFO.{name}", None, StreamView, timeout)
+
+    async def message(
+        self, stream: str, wanted: dict[str, Any], timeout: float
+    ) -> StoredMessage | None:
+        """The message with the sequence `seq`, or with `next_by_subj` the first from there on.
+
+        None where there is none. Also raises `ApiRefused`.
+        """
+        try:
+            return (
+                await self._api(f"STREAM.MSG.GET.{stream}", wanted, MessageAnswer, timeout)
+            ).message
+        except ApiRefused as refused:
+            if refused.error.err_code in _NO_MESSAGE:
+                return None
+            raise
+
+    async def delete_message(self, stream: str, seq: int, timeout: float, *, erase: bool) -> None:
+        """Delete a message; fine when it is not there. `erase` overwrites what was on the disk.
+
+        Also raises `ApiRefused`.
+        """
+        body = {"seq": seq, "no_erase": not erase}
+        try:
+            await self._api(f"STREAM.MSG.DELETE.{stream}", body, Answer, timeout)
+        except ApiRefused as refused:
+            error = refused.error
+            nothing = error.err_code == _NOT_DELETED and error.description == "no message found"
+            if error.err_code not in _NO_MESSAGE and not nothing:
+                raise
 
     async def create_stream(self, config: dict[str, Any], timeout: float) -> None:
         """Create a stream; fine when it exists just so. Also raises `ApiRefused`."""

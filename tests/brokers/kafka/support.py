@@ -9,8 +9,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from aiokafka import AIOKafkaConsumer
-from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
 from gateway.brokers.base import BrokerError, Message, Receipt, State
@@ -110,3 +110,9 @@ async def set_topic(bootstrap: str, topic: str, configs: Mapping[str, str]) -> N
         resource = ConfigResource(ConfigResourceType.TOPIC, topic, configs=dict(configs))
         (answer,) = await client.alter_configs([resource])
     assert [resource[0] for resource in answer.resources] == [0]
+
+
+async def delete_records(bootstrap: str, topic: str, before: int) -> None:
+    """Have a topic's only partition begin at an offset, as retention does."""
+    async with admin(bootstrap) as client:
+        await client.delete_records({TopicPartition(topic, 0): RecordsToDelete(before)})

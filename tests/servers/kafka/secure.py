@@ -16,7 +16,7 @@ from tests.servers.kafka.server import KafkaServer
 
 # https://github.com/apache/kafka/tree/4.1.1/clients/src/main/java/org/apache/kafka/common
 # acl/AclOperation, acl/AclPermissionType, resource/ResourceType, resource/PatternType
-_OPERATIONS = {"WRITE": 4, "CREATE": 5, "DESCRIBE": 8, "DESCRIBE_CONFIGS": 10}
+_OPERATIONS = {"READ": 3, "WRITE": 4, "CREATE": 5, "DESCRIBE": 8, "DESCRIBE_CONFIGS": 10}
 _ALLOW = 3
 _TOPIC = 2
 _LITERAL = 3
