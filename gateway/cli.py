@@ -14,6 +14,7 @@ from gateway import GatewayError, __version__
 from gateway.brokers.base import BrokerError
 from gateway.commands.check import check_command
 from gateway.commands.dev import dev_command
+from gateway.commands.inbox import inbox_command
 from gateway.commands.send import send_command
 from gateway.commands.serve import serve_command
 from gateway.commands.tail import tail_command
@@ -27,7 +28,14 @@ def cli() -> None:
     """Verified Clerk webhooks into Kafka topics and NATS subjects."""
 
 
-for _command in (dev_command, serve_command, check_command, send_command, tail_command):
+for _command in (
+    dev_command,
+    serve_command,
+    check_command,
+    send_command,
+    tail_command,
+    inbox_command,
+):
     cli.add_command(_command)
 
 

@@ -119,6 +119,10 @@ def test_the_config_in_the_kubernetes_manifest_loads(tmp_path: Path) -> None:
 def test_every_command_on_the_pages_exists_with_its_options(where: str, words: list[str]) -> None:
     command = cli.commands.get(words[0])
     assert command is not None, where
+    if isinstance(command, click.Group) and len(words) > 1 and words[1] != PART:
+        words = words[1:]
+        command = command.commands.get(words[0])
+        assert command is not None, where
     in_a_sentence = words[-1] == PART
     try:
         command.make_context(words[0], words[1:-1] if in_a_sentence else words[1:])
