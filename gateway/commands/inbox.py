@@ -29,6 +29,7 @@ from gateway.commands.inbox_view import (
 )
 from gateway.commands.loading import load_blueprint
 from gateway.delivery.inbox.letters import Item, ItemState
+from gateway.delivery.inbox.store import InboxUnavailableError
 
 __all__ = ["inbox_command"]
 
@@ -361,7 +362,7 @@ def _named(item: Item) -> str:
 def _ended(context: click.Context, work: Coroutine[Any, Any, T]) -> T:
     try:
         return asyncio.run(work)
-    except LettersError as error:
+    except (LettersError, InboxUnavailableError) as error:
         click.echo(f"error: {error}", err=True)
         context.exit(1)
 

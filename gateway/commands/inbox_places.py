@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Literal, Protocol
 
 import click
 import msgspec
 
-from gateway.app import Blueprint, make_letters
+from gateway.app import Blueprint, make_store
 from gateway.brokers.letters import Letter, Letters, Progress
 from gateway.commands.inbox_batch import NotDone
 from gateway.commands.inbox_replay import Publish, Publishing, Replay, numbered
 from gateway.commands.inbox_resolve import NotReplayed, Routing, resolve
+from gateway.config.models import DeadLetterConfig
 from gateway.delivery.dead_letter import target_name
 from gateway.delivery.inbox.letters import Item, ItemState, of_held, of_letter
+from gateway.delivery.inbox.owner import socket_path
 from gateway.delivery.inbox.record import Record
-from gateway.delivery.inbox.store import Held, Store
+from gateway.delivery.inbox.remote import RemoteStore
+from gateway.delivery.inbox.store import Entry, Held, InboxUnavailableError, Store
 from gateway.delivery.plan import Plan
 
 __all__ = ["How", "LettersPlace", "Place", "StorePlace", "open_places", "routing_of"]
+
+
+_CLOSE_WITHIN = 10.0
 
 
 class How(msgspec.Struct, frozen=True):
@@ -137,7 +145,8 @@ class StorePlace:
         rerouted = {}
         if self._how.reroute and isinstance(item.origin, Held):
             before = item.origin.record
-            rerouted[item.id] = Record(self._rerouted(item), before.stored_at, before.replay + 1)
+            # Its age counts from now: what was parked for long is not too old.
+            rerouted[item.id] = Record(self._rerouted(item), time.time(), before.replay + 1)
         if not await self._store.unpark([item.id], rerouted=rerouted):
             raise NotDone("not_found", "it is not parked any more")
 
@@ -170,25 +179,105 @@ async def open_places(
 ) -> AsyncIterator[tuple[Place, ...]]:
     """Open what the config has of these places; with `state` those that can have such items.
 
-    Raises `click.UsageError` where there is none, and what `Letters` raises.
+    Raises `click.UsageError` where there is none, and what `Letters` and `Store` raise.
     """
-    letters = None if state in {"pending", "parked"} else make_letters(blueprint)
-    if letters is None:
-        raise click.UsageError(_nothing(blueprint, state))
-    publishing = Publishing(blueprint)
-    config = blueprint.config.delivery.dead_letter
-    name = "" if config is None else f"{config.broker}/{config.topic or config.subject}"
-    kind = "kafka" if config is None else blueprint.config.brokers[config.broker].kind
+    routing = routing_of(blueprint)
+    delivery = blueprint.config.delivery
+    places: list[Place] = []
+    async with AsyncExitStack() as opened:
+        if state != "dead-letter" and delivery.mode == "inbox":
+            store = await opened.enter_async_context(_open_store(blueprint))
+            if store is not None:
+                name = f"the inbox {delivery.inbox.path}"
+                places.append(StorePlace(name, store, routing, how))
+        elif state in {"pending", "parked"}:
+            raise click.UsageError(f"delivery.mode is direct: no event is {state}")
+        if state in {None, "dead-letter"} and delivery.dead_letter is not None:
+            letters = await opened.enter_async_context(
+                _open_letters(blueprint, delivery.dead_letter)
+            )
+            kind = blueprint.config.brokers[delivery.dead_letter.broker].kind
+            publishing = Publishing(blueprint)
+            opened.push_async_callback(publishing.close)
+            name = _name(delivery.dead_letter)
+            places.append(LettersPlace(name, kind, letters, routing, publishing.publish, how))
+        elif state == "dead-letter" or delivery.mode == "direct":
+            raise click.UsageError("the config has no delivery.dead_letter: there are no letters")
+        yield tuple(places)
+
+
+@asynccontextmanager
+async def _open_letters(blueprint: Blueprint, letter: DeadLetterConfig) -> AsyncIterator[Letters]:
+    config = blueprint.config.brokers[letter.broker]
+    letters: Letters
+    # A kind is imported only where it is used.
+    if config.kind == "kafka":
+        from gateway.brokers.kafka.letters import KafkaLetters  # noqa: PLC0415 - as said above
+
+        letters = KafkaLetters(letter.broker, config, letter.topic or "")
+    else:
+        from gateway.brokers.nats.letters import NatsLetters  # noqa: PLC0415 - as said above
+
+        letters = NatsLetters(letter.broker, config, letter.subject or "")
     try:
         await letters.open()
-        place = LettersPlace(name, kind, letters, routing_of(blueprint), publishing.publish, how)
-        yield (place,)
+        yield letters
     finally:
-        await publishing.close()
         await letters.close()
 
 
-def _nothing(blueprint: Blueprint, state: ItemState | None) -> str:
-    if state in {"pending", "parked"}:
-        return f"delivery.mode is {blueprint.config.delivery.mode}: no event is {state}"
-    return "the config has no delivery.dead_letter, so there are no letters"
+@asynccontextmanager
+async def _open_store(blueprint: Blueprint) -> AsyncIterator[Store | None]:
+    """Reach the store through the gateway that runs, or open it; None where there is none yet."""
+    inbox = blueprint.config.delivery.inbox
+    store: Store | None = None
+    if inbox.store == "sqlite":
+        if _is_missing(inbox.path):
+            # Looking must not make one.
+            click.echo(f"{inbox.path} does not exist: nothing was stored yet", err=True)
+            yield None
+            return
+        store = await _running(Path(inbox.path))
+    if store is None:
+        store = make_store(blueprint.config)
+        await store.start(_Undispatched())
+    try:
+        yield store
+    finally:
+        await store.close(_CLOSE_WITHIN)
+
+
+def _is_missing(path: str) -> bool:
+    return not Path(path).exists()
+
+
+async def _running(path: Path) -> Store | None:
+    """Connect to the gateway that has the file open, if one does."""
+    remote = RemoteStore(socket_path(path))
+    try:
+        await remote.connect()
+    except InboxUnavailableError:
+        await remote.close(0)
+        return None
+    return remote
+
+
+class _Undispatched:
+    """What a store feeds while no gateway runs: what waits is left for the next one that does."""
+
+    def stored(self, entry: Entry, record: Record | None) -> None:
+        """See `Feed.stored`."""
+
+    def withdrawn(self, ref: int) -> bool:  # noqa: ARG002 - nothing is being published
+        """See `Feed.withdrawn`."""
+        return True
+
+    def discarded(self, record: Record, targets: int) -> None:
+        """See `Feed.discarded`."""
+
+    def lost(self, partition: int) -> None:
+        """See `Feed.lost`."""
+
+
+def _name(letter: DeadLetterConfig) -> str:
+    return f"{letter.broker}/{letter.topic or letter.subject}"

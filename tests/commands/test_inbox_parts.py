@@ -9,17 +9,23 @@ import msgspec
 import pytest
 
 from gateway.brokers.letters import Letter
+from gateway.commands.inbox_batch import NotDone
+from gateway.commands.inbox_places import How, StorePlace
 from gateway.commands.inbox_resolve import NotReplayed, Routing, resolve
 from gateway.commands.inbox_select import Filter, instant
 from gateway.commands.inbox_view import age, escaped, item_json, row, show_text, table
 from gateway.delivery.dead_letter import DeadLetter
+from gateway.delivery.inbox.fake import FakeStore
 from gateway.delivery.inbox.letters import Item, of_letter
+from gateway.delivery.inbox.record import Record
+from gateway.delivery.inbox.store import Held, Parked
 from gateway.delivery.plan import Plan, Refusal
 from gateway.event import Sender, read_event
 from gateway.routing.match import Pattern
 from tests.commands.letters import SENDER, Proof
 from tests.core.builders import route, target
 from tests.core.builders import table as routing_table
+from tests.inbox.harness import FeedLog
 
 NOW = 1_800_000_000.0
 BODY = b'{"data":{"id":"user_1","private_metadata":{"a":1}},"object":"event","type":"user.created"}'
@@ -244,3 +250,76 @@ def test_a_table_is_laid_out_by_its_widest_cells() -> None:
 def test_a_body_is_shown_as_text_that_steers_nothing() -> None:
     lines = show_text(item(value=b'{"a":\n\t"\x1b[2J\xff"}'), NOW, body=True)
     assert lines[-2:] == ['{"a":', '\t"\\x1b[2J\\xff"}']
+
+
+ROUTES = [route(T_USERS, T_BUS), R_AUDIT]
+
+
+def record(*routes: dict[str, Any]) -> Record:
+    """Make what the inbox keeps of an event, by a table."""
+    read = read_event(Proof("msg_1"), BODY, SENDER, NOW)
+    return Record(routing_table(*(routes or ROUTES)).plan(read), NOW)
+
+
+async def opened(*parked: int, **how: bool) -> tuple[FakeStore, StorePlace]:
+    """Give a store with one record, of which these targets are parked."""
+    store = FakeStore()
+    feed = FeedLog()
+    await store.start(feed)
+    await store.put(record())
+    (entry,) = feed.entries.values()
+    owed = entry.owed
+    for at in parked:
+        owed &= ~(1 << at)
+        await store.park(entry.ref, owed, Parked(record(), at, "no_stream", "a detail", NOW))
+    routing = Routing(routing_table(route(target("bus", "clerk.moved"))), {"clerk": SENDER})
+    return store, StorePlace("the inbox", store, routing, How(**how))
+
+
+async def test_what_the_inbox_holds_looks_like_letters() -> None:
+    _, place = await opened(1)
+    items = {one.state: one async for one in place.items()}
+    pending, parked = items["pending"], items["parked"]
+    assert pending.targets == ("events/clerk.users", "events/audit")
+    assert (pending.routes, pending.reason) == (("users", "audit"), "")
+    assert (parked.targets, parked.routes) == (("bus/clerk.bus",), ("users",))
+    assert (parked.reason, parked.detail, parked.kept) == ("no_stream", "a detail", "")
+    assert dict(parked.headers[0][1])["ce-id"] == "msg_1"
+    assert [one.id async for one in place.items({parked.id})] == [parked.id]
+    assert Filter("parked", Pattern(["user.*"]), "users").takes(parked)
+    assert json.loads(item_json(pending, NOW))["svix_id"] == "msg_1"
+
+
+async def test_what_is_parked_is_put_back_and_what_waits_is_left() -> None:
+    _, place = await opened(1)
+    items = {one.state: one async for one in place.items()}
+    with pytest.raises(NotDone, match="pending: the gateway delivers it"):
+        await place.replay(items["pending"])
+    await place.replay(items["parked"])
+    # Run twice, it is delivered once more at the most.
+    with pytest.raises(NotDone, match="not_found: it is not parked any more"):
+        await place.replay(items["parked"])
+    left = [one async for one in place.items()]
+    assert [one.state for one in left] == ["pending", "pending"]
+    assert ("bus/clerk.bus",) in {one.targets for one in left}
+
+
+async def test_what_is_parked_is_rerouted_on_demand() -> None:
+    _, place = await opened(1, reroute=True)
+    (parked,) = [one async for one in place.items() if one.state == "parked"]
+    assert place.planned(parked) == ["bus/clerk.moved"]
+    await place.replay(parked)
+    (again,) = [one async for one in place.items() if one.targets == ("bus/clerk.moved",)]
+    assert isinstance(again.origin, Held)
+    (assigned,) = again.origin.record.plan.assignments
+    assert assigned.message.dedupe_id.endswith(".r1")
+    assert again.origin.record.replay == 1
+
+
+async def test_what_the_inbox_holds_is_discarded_once() -> None:
+    _, place = await opened(1)
+    for one in [item async for item in place.items()]:
+        await place.discard(one)
+        with pytest.raises(NotDone, match="in_flight: it is being published now, or is gone"):
+            await place.discard(one)
+    assert [one async for one in place.items()] == []

@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import re
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.commands.command import Running
 from tests.commands.letters import Site, kafka_site, nats_site
-from tests.e2e.client import Client, event, signed
+from tests.e2e.client import PATIENCE, Client, event, signed
 from tests.e2e.conftest import Start
+from tests.e2e.gateway_process import GatewayProcess
 from tests.e2e.readback import create_stream, kafka_records
 from tests.servers.kafka import KafkaAt
 from tests.servers.nats import NatsServer
@@ -103,3 +106,84 @@ def test_what_a_gateway_could_not_deliver_is_replayed_when_it_can(
         assert not any(name.startswith("gateway-dead-letter") for name in headers)
     assert len(asyncio.run(kafka_records(kafka_server.bootstrap, letters))) == 3
     assert site.listed() == []
+
+
+def inbox_config(nats_url: str, subject: str, directory: Path, **more: Any) -> dict[str, Any]:
+    """One route without a dead letter, in inbox mode."""
+    place = {"broker": "bus", "subject": f"{subject}.{{type}}"}
+    return {
+        "brokers": {"bus": {"kind": "nats", "servers": [nats_url]}},
+        "routes": [{"name": "users", "events": ["user.*"], "targets": [place]}],
+        "delivery": {"mode": "inbox", "inbox": {"path": str(directory / "inbox.db")}},
+        **more,
+    }
+
+
+def store_events(gateway: GatewayProcess, *names: str) -> None:
+    """Post an event under each name; each is stored."""
+
+    async def post() -> None:
+        async with Client(gateway) as client:
+            await client.until_ready()
+            for name in names:
+                body = event(id=f"user_{name}")
+                assert (await client.post(body, signed(body, name))).word == (200, "stored")
+
+    asyncio.run(post())
+
+
+def wait_for_states(site: Site, expected: dict[str, str]) -> list[dict[str, Any]]:
+    """List until these svix-ids are in these states, and give the list."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        listed = site.listed()
+        if {one["svix_id"]: one["state"] for one in listed} == expected:
+            return listed
+        assert time.monotonic() < deadline, listed
+        time.sleep(0.1)
+
+
+def test_the_inbox_is_looked_after_through_the_gateway_and_without_one(
+    gateways: Start, nats_server: NatsServer, unique: Unique, tmp_path: Path
+) -> None:
+    """Parked for want of a stream; replayed through the socket, and then by the file itself."""
+    subject = unique("parked")
+    gateway = gateways(inbox_config(nats_server.url, subject, tmp_path))
+    site = Site("nats", gateway.directory, nats_server.url.removeprefix("nats://"), subject)
+    store_events(gateway, "msg_1", "msg_2", "msg_3")
+    names = ("msg_1", "msg_2", "msg_3")
+    listed = wait_for_states(site, dict.fromkeys(names, "parked"))
+    assert {one["reason"] for one in listed} == {"no_stream"}
+    ids = {one["svix_id"]: one["id"] for one in listed}
+    shown = site.inbox("show", ids["msg_1"])
+    assert f"bus/{subject}.user.created" in shown.out
+
+    assert site.inbox("discard", ids["msg_1"], "--yes").out == "discarded 1 of 1\n"
+    asyncio.run(create_stream(nats_server.url, subject, f"{subject}.>"))
+    done = site.inbox("replay", ids["msg_2"])
+    assert (done.code, done.out) == (0, "replayed 1 of 1\n"), done.err
+    wait_for_states(site, {"msg_3": "parked"})
+    assert site.delivered_ids() == ["msg_2"]
+    gateway.end()
+
+    # Without a gateway the command opens the file; the next gateway delivers.
+    assert [one["id"] for one in site.listed("--state", "parked")] == [ids["msg_3"]]
+    assert site.inbox("replay", "--all", "--yes").out == "replayed 1 of 1\n"
+    wait_for_states(site, {"msg_3": "pending"})
+    assert site.inbox("replay", "--all", "--yes").code == 1
+    gateway.start()
+    wait_for_states(site, {})
+    assert site.delivered_ids() == ["msg_2", "msg_3"]
+
+
+def test_an_inbox_that_does_not_exist_is_not_made(tmp_path: Path, nats_server: NatsServer) -> None:
+    site = Site("nats", tmp_path, nats_server.url.removeprefix("nats://"), "none")
+    site.config(**inbox_config(nats_server.url, "none", tmp_path))
+    done = site.inbox("list")
+    assert done.code == 0
+    assert "inbox.db does not exist: nothing was stored yet" in done.err
+    assert not (tmp_path / "inbox.db").exists()
+    (tmp_path / "inbox.db").write_text("not a database")
+    done = site.inbox("list")
+    assert done.code == 2
+    assert (tmp_path / "inbox.db").read_text() == "not a database"
