@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import tracemalloc
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
@@ -162,6 +163,30 @@ async def test_a_part_is_remembered_where_it_can_be(place: Place) -> None:
     await place.keep(letter, progress)
     (kept,) = await place.read()
     assert kept.progress == (None if place.deletes else progress)
+
+
+async def test_reading_holds_a_bounded_part_in_memory(place: Place) -> None:
+    size, count = 256 * 1024, 240
+    for first in range(0, count, 24):
+        await place.put(
+            [
+                Message(place.name, bytes(size), HEADERS, f"large-{at}", "key")
+                for at in range(first, first + 24)
+            ]
+        )
+    letters = place.make()
+    try:
+        await letters.open()
+        tracemalloc.start()
+        read = 0
+        async for letter in letters.read():
+            read += len(letter.value)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+        await letters.close()
+    assert read == size * count
+    assert peak < read // 2
 
 
 async def test_many_are_kept_at_once(place: Place) -> None:

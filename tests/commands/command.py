@@ -128,6 +128,10 @@ class Running(OwnProcess):
             time.sleep(0.02)
         return written
 
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal and return at once."""
+        self._signal(number)
+
     def end(self, number: signal.Signals = signal.SIGINT) -> int:
         """Send a signal, wait for the end, and give the exit code."""
         self._signal(number)

@@ -59,6 +59,62 @@ def test_an_interrupted_replay_and_its_reruns_deliver_each_letter_once(
     assert sorted(site.delivered_ids()) == sorted(names)
 
 
+def two_servers(directory: Path, letters: NatsServer, targets: NatsServer, name: str) -> Site:
+    """Letters in one NATS system, for targets in another, which can be frozen or killed."""
+    site = nats_site(directory, letters, name)
+    asyncio.run(create_stream(targets.url, name, name))
+    route = {
+        "name": "users",
+        "events": ["user.*"],
+        "targets": [{"broker": "far", "subject": name}],
+    }
+    far = {"kind": "nats", "servers": [targets.url]}
+    site.config(brokers={"one": site.broker, "far": far}, routes=[route])
+    site.broker_name = "far"
+    names = [f"msg_{number}" for number in range(LETTERS)]
+    site.put(*(site.letter(one, event(id=f"user_{one}")) for one in names))
+    site.server = targets.url.removeprefix("nats://")
+    return site
+
+
+def test_a_second_interruption_waits_for_nothing(
+    tmp_path: Path, nats_server: NatsServer, own_nats: NatsServer, unique: Unique
+) -> None:
+    site = two_servers(tmp_path, nats_server, own_nats, unique("twice"))
+    command = ("inbox", "replay", "--config", tmp_path / "config.yaml", "--all", "--yes")
+    with Running(tmp_path / "replay", "replayed ", *command) as process:
+        own_nats.pause()
+        process.send(signal.SIGINT)
+        process.until_written("stopping: what is on its way is finished first")
+        process.send(signal.SIGINT)
+        assert process.exit_code() == 1
+        written = process.written
+    own_nats.resume()
+    assert "left what was on its way: it may be delivered" in written
+    assert "Traceback" not in written
+    assert DONE.findall(written)
+    assert site.inbox("replay", "--all", "--yes").code == 0
+    # What was on its way has the same dedupe id in the second run.
+    assert sorted(site.delivered_ids()) == sorted(f"msg_{number}" for number in range(LETTERS))
+
+
+def test_a_broker_that_goes_away_ends_the_replay_and_a_rerun_goes_on(
+    tmp_path: Path, nats_server: NatsServer, own_nats: NatsServer, unique: Unique
+) -> None:
+    site = two_servers(tmp_path, nats_server, own_nats, unique("killed"))
+    command = ("inbox", "replay", "--config", tmp_path / "config.yaml", "--all", "--yes")
+    with Running(tmp_path / "replay", "replayed ", *command) as process:
+        own_nats.kill()
+        assert process.exit_code() == 3
+        written = process.written
+    assert "error: far: could not publish to" in written
+    assert "run the command again to go on" in written
+    own_nats.start()
+    assert site.inbox("replay", "--all", "--yes").code == 0
+    assert set(site.delivered_ids()) == {f"msg_{number}" for number in range(LETTERS)}
+    assert site.inbox("replay", "--all", "--yes").out == "replayed 0 of 0\n"
+
+
 def test_what_a_gateway_could_not_deliver_is_replayed_when_it_can(
     gateways: Start, nats_server: NatsServer, kafka_server: KafkaAt, unique: Unique
 ) -> None:

@@ -26,7 +26,7 @@ __all__ = ["NatsLetters"]
 
 _ANSWER_WITHIN = 5.0
 _ID = re.compile(r"\d{1,18}")
-_AT_ONCE = 32
+_AT_ONCE = 16
 """Letters that are asked for at once, and held in memory."""
 _NO_SEQUENCE = 0
 """No message has it."""
@@ -68,10 +68,13 @@ class NatsLetters:
             async for letter in self._all():
                 yield letter
             return
-        for seq in sorted({int(name) for name in ids if _ID.fullmatch(name)}):
-            found = await self._message({"seq": seq})
-            if found is not None and found.subject == self._subject:
-                yield _letter(found)
+        wanted = sorted({int(name) for name in ids if _ID.fullmatch(name)})
+        for start in range(0, len(wanted), _AT_ONCE):
+            some = wanted[start : start + _AT_ONCE]
+            found = await asyncio.gather(*(self._message({"seq": seq}) for seq in some))
+            for one in found:
+                if one is not None and one.subject == self._subject:
+                    yield _letter(one)
 
     async def prepare(self) -> None:
         """See `Letters.prepare`."""
