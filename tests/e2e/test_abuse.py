@@ -31,7 +31,7 @@ FEW = 40
 ARRIVING = 1024 * 1024
 PIPELINED = 32
 """`max_pipelined`, by default."""
-FLOOR = 2
+FLOOR = 3
 """Rounds of which the least size counts: more is what was on its way, or not yet collected."""
 LEAK = 4 * 1024
 """Bytes per abuse, by which a process that goes on growing is told from one that has grown."""
@@ -407,7 +407,7 @@ async def slow_heads(gateway: GatewayProcess) -> None:
 
 async def slow_bodies(gateway: GatewayProcess) -> None:
     async with connected(gateway.port) as wire:
-        await wire.send(head(signed(b"x") | {"Content-Length": "400000"}) + b"x" * 65_000)
+        await wire.send(head(signed(b"x") | {"Content-Length": "400000"}) + b"x" * 8_000)
         assert (await wire.reply()).word == (408, "rejected")
 
 
@@ -447,7 +447,7 @@ AGAIN = [
     # A round of these takes the two seconds after which they are cut off.
     Again(slow_heads, 12, 150, at_once=150),
     Again(slow_bodies, 12, 150, at_once=150),
-    Again(large_forgeries, 20, 60),
+    Again(large_forgeries, 20, 80),
 ]
 
 
