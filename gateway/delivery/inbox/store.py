@@ -241,6 +241,8 @@ class Store(Protocol):
     async def unpark(self, ids: Sequence[str], *, rerouted: dict[str, Record]) -> int:
         """Put parked targets back to be dispatched, last in their lanes; give how many.
 
+        Where only some have room, gives how many; where none has, raises `InboxFullError`.
+
         Each becomes a record of its own, `replayed` with that target alone, or the record given in
         `rerouted` by id. Both or none for each; ids that are not parked are passed over, so that
         it may be repeated. Raises `InboxUnavailableError`.
