@@ -9,8 +9,9 @@ import pytest
 
 from gateway.delivery.inbox.store import Bounds, Store
 from tests.inbox.harness import ROOMY, FeedLog, MemoryPlace, Place, SqlitePlace
+from tests.inbox.jetstream_place import JetStreamPlace
 
-PLACES = {"memory": MemoryPlace, "sqlite": SqlitePlace}
+PLACES = {"memory": MemoryPlace, "jetstream": JetStreamPlace, "sqlite": SqlitePlace}
 """A new kind of store enters itself here."""
 
 

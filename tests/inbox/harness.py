@@ -23,6 +23,9 @@ NOW = 1_800_000_000.0
 class Place(ABC):
     """Where a store keeps what it holds: it outlives the stores that are opened there."""
 
+    groups_commits = True
+    """Writes that come together become durable together, and count once."""
+
     @abstractmethod
     def store(self, bounds: Bounds = ROOMY) -> Store:
         """Make a store on this place, not started. Only one is open at a time."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 from nats.aio.msg import Msg
@@ -117,7 +117,16 @@ class ApiRefused(GatewayError):
         super().__init__(f"JetStream refused: {error.description} ({error.err_code})")
 
 
-A = TypeVar("A", StreamInfo, StreamView, StreamNames, MessageAnswer, PubAck, Answer)
+class Answered(Protocol):
+    """What every answer of the API may hold."""
+
+    @property
+    def error(self) -> ApiError | None:
+        """Why the server refused."""
+        ...
+
+
+A = TypeVar("A", bound=Answered)
 
 
 def new_inbox() -> str:
@@ -190,13 +199,13 @@ class Requests:
 
         Also raises `ApiRefused`.
         """
-        found = await self._api("STREAM.NAMES", {"subject": subject}, StreamNames, timeout)
+        found = await self.api("STREAM.NAMES", {"subject": subject}, StreamNames, timeout)
         return found.streams or ()
 
     async def stream(self, name: str, timeout: float) -> StreamConfigView | None:
         """The configuration of a stream; None where there is none. Also raises `ApiRefused`."""
         try:
-            info = await self._api(f"STREAM.INFO.{name}", None, StreamInfo, timeout)
+            info = await self.api(f"STREAM.INFO.{name}", None, StreamInfo, timeout)
         except ApiRefused as refused:
             if refused.error.err_code == STREAM_NOT_FOUND:
                 return None
@@ -205,7 +214,7 @@ class Requests:
 
     async def stream_state(self, name: str, timeout: float) -> StreamView:
         """The configuration of a stream, and what it holds now. Also raises `ApiRefused`."""
-        return await self._api(f"STREAM.INFO.{name}", None, StreamView, timeout)
+        return await self.api(f"STREAM.INFO.{name}", None, StreamView, timeout)
 
     async def message(
         self, stream: str, wanted: dict[str, Any], timeout: float
@@ -216,7 +225,7 @@ class Requests:
         """
         try:
             return (
-                await self._api(f"STREAM.MSG.GET.{stream}", wanted, MessageAnswer, timeout)
+                await self.api(f"STREAM.MSG.GET.{stream}", wanted, MessageAnswer, timeout)
             ).message
         except ApiRefused as refused:
             if refused.error.err_code in _NO_MESSAGE:
@@ -230,7 +239,7 @@ class Requests:
         """
         body = {"seq": seq, "no_erase": not erase}
         try:
-            await self._api(f"STREAM.MSG.DELETE.{stream}", body, Answer, timeout)
+            await self.api(f"STREAM.MSG.DELETE.{stream}", body, Answer, timeout)
         except ApiRefused as refused:
             error = refused.error
             nothing = error.err_code == _NOT_DELETED and error.description == "no message found"
@@ -239,12 +248,12 @@ class Requests:
 
     async def create_stream(self, config: dict[str, Any], timeout: float) -> None:
         """Create a stream; fine when it exists just so. Also raises `ApiRefused`."""
-        await self._api(f"STREAM.CREATE.{config['name']}", config, StreamInfo, timeout)
+        await self.api(f"STREAM.CREATE.{config['name']}", config, StreamInfo, timeout)
 
     async def create_consumer(self, stream: str, config: dict[str, Any], timeout: float) -> None:
         """Create an ephemeral consumer, named in `config`. Also raises `ApiRefused`."""
         body = {"stream_name": stream, "config": config, "action": "create"}
-        await self._api(f"CONSUMER.CREATE.{stream}.{config['name']}", body, Answer, timeout)
+        await self.api(f"CONSUMER.CREATE.{stream}.{config['name']}", body, Answer, timeout)
 
     async def jetstream_problem(self, timeout: float) -> str:
         """Why JetStream cannot be used with this login; empty when it can."""
@@ -254,7 +263,8 @@ class Requests:
         error = _decode(answer, Answer).error
         return "" if error is None else error.description
 
-    async def _api(self, name: str, body: Any, kind: type[A], timeout: float) -> A:
+    async def api(self, name: str, body: Any, kind: type[A], timeout: float) -> A:
+        """Ask JetStream's API: `api("STREAM.INFO.<name>", …)`. Also raises `ApiRefused`."""
         answer = await self.ask(f"$JS.API.{name}", body, timeout)
         if answer is None:
             raise ApiRefused(ApiError(503, 0, "JetStream does not answer; is it enabled?"))
