@@ -32,6 +32,7 @@ class Dispatching:
         self._lanes: dict[tuple[int, int], deque[Entry]] = {}
         self._tasks: dict[tuple[int, int], asyncio.Task[None]] = {}
         self._busy: set[int] = set()
+        self._withdrawn: set[int] = set()
         self.store: Store | None = None
 
     def say(self, words: str) -> None:
@@ -49,8 +50,7 @@ class Dispatching:
         """See `Feed`."""
         if ref in self._busy:
             return False
-        for lane, waiting in self._lanes.items():
-            self._lanes[lane] = deque(entry for entry in waiting if entry.ref != ref)
+        self._withdrawn.add(ref)
         return True
 
     def discarded(self, record: Record, targets: int) -> None:
@@ -62,6 +62,7 @@ class Dispatching:
         self.say(f"lost {partition}")
         for lane, waiting in self._lanes.items():
             if lane[0] == partition:
+                self._withdrawn.difference_update(entry.ref for entry in waiting)
                 waiting.clear()
 
     async def _empty(self, lane: tuple[int, int]) -> None:
@@ -69,6 +70,9 @@ class Dispatching:
         try:
             while self._lanes[lane]:
                 entry = self._lanes[lane][0]
+                if entry.ref in self._withdrawn:
+                    self._withdrawn.discard(self._lanes[lane].popleft().ref)
+                    continue
                 self._busy.add(entry.ref)
                 try:
                     await self._dispatch(self.store, lane, entry)

@@ -25,18 +25,18 @@ def test_a_session_is_ended_when_it_was_silent_for_its_whole_term() -> None:
     book = Book(4, TERM)
     book.saw_session("me", 1, ALIVE, 0.0)
     book.saw_session("other", 2, ALIVE, 3.0)
-    assert book.steps("me", 13.0).end == ()
-    assert book.steps("me", 13.1).end == ("other",)
+    assert book.steps("me", 13.0).end == {}
+    assert book.steps("me", 13.1).end == {"other": 2}
     book.saw_session("other", 3, ALIVE, 13.2)
-    assert book.steps("me", 23.1).end == ()
+    assert book.steps("me", 23.1).end == {}
 
 
 def test_its_own_term_counts_not_the_observers() -> None:
     book = Book(4, TERM)
     book.saw_session("me", 1, ALIVE, 0.0)
     book.saw_session("other", 2, Sign(60.0), 0.0)
-    assert book.steps("me", 59.0).end == ()
-    assert book.steps("me", 60.1).end == ("other",)
+    assert book.steps("me", 59.0).end == {}
+    assert book.steps("me", 60.1).end == {"other": 2}
 
 
 def test_the_leases_of_a_silent_session_are_not_free_before_it_is_ended() -> None:
@@ -45,9 +45,9 @@ def test_the_leases_of_a_silent_session_are_not_free_before_it_is_ended() -> Non
     book.saw_session("other", 2, ALIVE, 0.0)
     book.saw_lease(0, 3, "other", 0.0)
     book.saw_lease(1, 4, "other", 0.0)
-    assert book.steps("me", 99.0).take == ()
+    assert book.steps("me", 99.0).take == {}
     book.saw_session("other", 5, ENDED, 99.0)
-    assert book.steps("me", 99.0).take == (0, 1)
+    assert book.steps("me", 99.0).take == {0: 3, 1: 4}
 
 
 def test_a_lease_of_a_session_that_was_never_seen_gets_a_whole_term() -> None:
@@ -56,8 +56,8 @@ def test_a_lease_of_a_session_that_was_never_seen_gets_a_whole_term() -> None:
     book.saw_session("me", 1, ALIVE, 0.0)
     book.saw_lease(0, 2, "unseen", 5.0)
     assert book.steps("me", 15.0) == book.steps("me", 5.0)
-    assert book.steps("me", 15.1).end == ("unseen",)
-    assert book.session_seq("unseen") == 0
+    # Its end follows no message: the server refuses it if there is one.
+    assert book.steps("me", 15.1).end == {"unseen": 0}
 
 
 def test_what_is_older_than_what_is_known_is_passed_over() -> None:
@@ -75,9 +75,9 @@ def test_an_ended_session_is_forgotten_once_no_lease_names_it() -> None:
     book.saw_session("me", 1, ALIVE, 0.0)
     book.saw_session("old", 2, ENDED, 0.0)
     book.saw_lease(0, 3, "old", 0.0)
-    assert book.steps("me", 0.0).forget == ()
+    assert book.steps("me", 0.0).forget == {}
     book.saw_lease(0, 4, "me", 0.0)
-    assert book.steps("me", 0.0).forget == ("old",)
+    assert book.steps("me", 0.0).forget == {"old": 2}
 
 
 class Cluster:
@@ -136,3 +136,15 @@ def test_whoever_comes_and_goes_all_partitions_are_shared_out(
         if held:
             assert sum(held) == partitions
             assert max(held) - min(held) <= 1
+
+
+def test_a_step_names_the_message_that_it_follows_from() -> None:
+    """What comes between the decision and the write must make the server refuse the write."""
+    book = Book(1, TERM)
+    book.saw_session("me", 1, ALIVE, 0.0)
+    book.saw_session("other", 2, ALIVE, 0.0)
+    book.saw_lease(0, 3, "", 0.0)
+    steps = book.steps("me", TERM + 1)
+    book.saw_session("other", 4, ALIVE, TERM + 1)
+    book.saw_lease(0, 5, "other", TERM + 1)
+    assert (steps.end, steps.take) == ({"other": 2}, {0: 3})

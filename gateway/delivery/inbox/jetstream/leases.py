@@ -40,15 +40,19 @@ class _Session(msgspec.Struct, frozen=True):
 
 
 class Steps(msgspec.Struct, frozen=True):
-    """What a replica has to do now."""
+    """What a replica has to do now, each with the number of the message that it follows from.
 
-    end: tuple[str, ...] = ()
+    A write follows that very message. What has come since is another state of affairs: a lease
+    that was free may be taken by now, and a session that was silent have given a sign.
+    """
+
+    end: dict[str, int] = {}
     """Sessions without a sign of life."""
-    take: tuple[int, ...] = ()
+    take: dict[int, int] = {}
     """Partitions that nobody holds, as many as it lacks."""
     give: tuple[int, ...] = ()
     """Partitions that it holds and another one lacks."""
-    forget: tuple[str, ...] = ()
+    forget: dict[str, int] = {}
     """Ended sessions that no lease names any more."""
 
 
@@ -100,11 +104,11 @@ class Book:
     def steps(self, me: str, now: float) -> Steps:
         """What the replica with session `me` does now, so that each has its share."""
         alive = set(self.alive())
-        silent = tuple(
-            name
+        silent = {
+            name: one.seq
             for name, one in self._sessions.items()
             if name != me and name in alive and now - one.seen_at > one.sign.term
-        )
+        }
         mine = self.held_by(me)
         share = quota(sorted(alive | {me}), me, self._partitions)
         free = [at for at in range(self._partitions) if self.lease(at).session not in alive]
@@ -114,9 +118,9 @@ class Book:
         named = {lease.session for lease in self._leases.values()}
         return Steps(
             end=silent,
-            take=tuple(free[: max(0, share - len(mine))]),
+            take={at: self.lease(at).seq for at in free[: max(0, share - len(mine))]},
             give=tuple(sorted(mine)[share:]),
-            forget=tuple(sorted(set(self._sessions) - alive - named)),
+            forget={name: self.session_seq(name) for name in set(self._sessions) - alive - named},
         )
 
 

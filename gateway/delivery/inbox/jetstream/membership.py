@@ -122,7 +122,7 @@ class Membership:
         try:
             async with asyncio.timeout(timeout):
                 await asyncio.gather(*map(self._give, tuple(self._held)))
-                await self._end(self._session)
+                await self._end(self._session, self._book.session_seq(self._session))
         except (TimeoutError, *_WRITE_ERRORS) as error:
             log.warning("inbox: the leases were not given back and run out: %s", error)
         for partition in tuple(self._held):
@@ -196,15 +196,16 @@ class Membership:
         if view is None or not view.caught_up.is_set() or not self._valid_until:
             return
         steps = self._book.steps(self._session, clock())
-        for session in steps.end:
+        for session, seq in steps.end.items():
             log.warning("inbox: session %s shows no sign of life; its leases are free", session)
-            await self._end(session)
-        for session in steps.forget:
-            await self._forget(wire, session)
-        for partition in steps.take:
-            await self._take(wire, partition)
+            await self._end(session, seq)
+        for session, seq in steps.forget.items():
+            await self._forget(wire, session, seq)
+        for partition, seq in steps.take.items():
+            await self._take(wire, partition, seq)
         for partition in self._book.held_by(self._session) - self._held - set(self._giving):
-            self._begin(partition)  # whose answer was lost
+            # It was taken, or was to be given back, and the answer was lost.
+            await self._take(wire, partition, self._book.lease(partition).seq)
         for partition in steps.give:
             self._start_giving(partition)
         if not steps.end and not steps.take:
@@ -212,8 +213,8 @@ class Membership:
         else:
             self._balancing.set()
 
-    async def _take(self, wire: Wire, partition: int) -> None:
-        session, expected = self._session, self._book.lease(partition).seq
+    async def _take(self, wire: Wire, partition: int, expected: int) -> None:
+        session = self._session
         write = wire.write(self._layout.lease(partition), session.encode(), expected=expected)
         ack = await _within(write, self._term / 5)
         if ack.error is not None:
@@ -254,12 +255,11 @@ class Membership:
         if ack.error is None:
             self._book.saw_lease(partition, ack.seq, "", clock())
 
-    async def _end(self, session: str) -> None:
+    async def _end(self, session: str, expected: int) -> None:
         """End a session, another's or this one's."""
         wire = self._wire
         if wire is None:
             raise ConnectionLost("not connected")
-        expected = self._book.session_seq(session)
         sign = msgspec.json.encode(Sign(self._term, ended=True))
         write = wire.write(self._layout.session(session), sign, expected=expected)
         ack = await _within(write, self._term / 5)
@@ -268,8 +268,8 @@ class Membership:
         else:
             await self._look_at_session(wire, session)
 
-    async def _forget(self, wire: Wire, session: str) -> None:
-        body = {"seq": self._book.session_seq(session)}
+    async def _forget(self, wire: Wire, session: str, seq: int) -> None:
+        body = {"seq": seq}
         await _within(wire.call(f"STREAM.MSG.DELETE.{self._layout.state}", body), self._term / 5)
         self._book.gone(session)
 
@@ -296,10 +296,18 @@ class Membership:
                     log.warning("inbox: another replica has ended this one's session")
                     self._lapse()
             elif kind == "lease":
-                self._book.saw_lease(int(name), found.seq, found.data.decode("ascii"), clock())
+                holder = found.data.decode("ascii")
+                self._book.saw_lease(int(name), found.seq, holder, clock())
+                self._compare(int(name))
         except (ValueError, msgspec.MsgspecError):
             log.warning("inbox: stream %s holds a foreign message", self._layout.state)
         self._balancing.set()
+
+    def _compare(self, partition: int) -> None:
+        """Let go of what another one's lease is on; only a hand in the stream can make that so."""
+        if partition in self._held and self._book.lease(partition).session != self._session:
+            log.warning("inbox: the lease of partition %d is another's", partition)
+            self._drop(partition)
 
 
 async def _within(write: asyncio.Future[Ack], timeout: float) -> Ack:
