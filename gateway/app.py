@@ -10,14 +10,18 @@ import asyncio
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from litestar import Litestar
 from pydantic import SecretStr
 
 from gateway.address import Networks
-from gateway.brokers.base import Broker, Need, State, StateListener
+from gateway.brokers.base import (
+    Broker,
+    Need,
+    State,
+    StateListener,
+)
 from gateway.config import FileContent, GatewayConfig, LoadedConfig, load_config, load_config_text
 from gateway.config.files import reader_of
 from gateway.delivery.clients import Clients, Recipe
@@ -25,12 +29,11 @@ from gateway.delivery.dead_letter import DeadLetter
 from gateway.delivery.fanout import FanOut, Outlets
 from gateway.delivery.inbox.dispatcher import Dispatcher
 from gateway.delivery.inbox.inbox import Inbox
-from gateway.delivery.inbox.member import ALONE, Member, store_at
-from gateway.delivery.inbox.store import Bounds, InboxUnusableError, Store
-from gateway.delivery.inbox.terms import Reach, Terms
-from gateway.delivery.inbox.windows import Window
+from gateway.delivery.inbox.member import ALONE, Member
+from gateway.delivery.inbox.terms import Terms
 from gateway.delivery.ledger import Ledger
 from gateway.event import Sender
+from gateway.inboxes import bounds, make_store, reach
 from gateway.ingress import Ingress
 from gateway.ledgers import change_leases, retention, share
 from gateway.observability.health import ProcessHealth
@@ -67,7 +70,6 @@ __all__ = [
     "load",
     "load_contents",
     "make_broker",
-    "make_store",
     "prove_options",
     "recipes",
 ]
@@ -76,8 +78,6 @@ _TICK = 1.0
 """Seconds between samples of the gauges."""
 _CLOSE_INBOX_SHARE = 0.6
 """Of the time to close: for what is on its way out of the inbox; the rest is for the brokers."""
-_WINDOW_SHARE = 0.8
-"""Of a broker's in-flight caps that the inbox uses, so that it is never answered `overloaded`."""
 _EXPIRED_PER_TICK = 1000
 """Entries of the ledger that a tick clears away while no events come; about a millisecond."""
 
@@ -234,7 +234,7 @@ class Gateway:
     def _terms(self) -> Terms:
         config, brokers = self._blueprint.config, self._clients.brokers
         reaches = {
-            name: _reach(broker) for name, broker in config.brokers.items() if name in brokers
+            name: reach(broker) for name, broker in config.brokers.items() if name in brokers
         }
         outlets = Outlets(brokers, _dead_letter(config))
         return Terms(outlets, reaches, config.delivery.inbox.max_age)
@@ -242,7 +242,7 @@ class Gateway:
     def _serve(self) -> None:
         self.ingress.serve(self._serving())
         if self._inbox is not None:
-            self._inbox.apply(self._terms(), _bounds(self._blueprint.config))
+            self._inbox.apply(self._terms(), bounds(self._blueprint.config))
 
     def _serving(self) -> Serving:
         blueprint = self._blueprint
@@ -326,29 +326,6 @@ def _brokers_of_routes(blueprint: Blueprint) -> dict[str, tuple[str, ...]]:
         route.name: tuple(sorted({target.broker for target in route.targets}))
         for route in blueprint.table.routes
     }
-
-
-def _bounds(config: GatewayConfig) -> Bounds:
-    inbox = config.delivery.inbox
-    return Bounds(inbox.max_bytes, inbox.parked_max_bytes, config.delivery.dedupe.window)
-
-
-def _reach(broker: BrokerConfig) -> Reach:
-    """Say what the inbox may ask of a broker: less than it takes."""
-    records = max(1, int(broker.max_in_flight * _WINDOW_SHARE))
-    window = Window(records, int(broker.max_in_flight_bytes * _WINDOW_SHARE))
-    return Reach(window, broker.request_timeout)
-
-
-def make_store(config: GatewayConfig, member: Member = ALONE) -> Store:
-    """Make the store of inbox mode.
-
-    Raises `InboxUnusableError` where it could not even be looked for.
-    """
-    inbox = config.delivery.inbox
-    if inbox.store == "jetstream":
-        raise InboxUnusableError(inbox.stream, "is of a later version", "write store: sqlite")
-    return store_at(Path(inbox.path), _bounds(config), member)
 
 
 def _dead_letter(config: GatewayConfig) -> DeadLetter | None:

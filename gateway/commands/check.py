@@ -12,6 +12,7 @@ import click
 from gateway.app import Blueprint, draw, load, make_broker
 from gateway.brokers.base import BrokerOptionsError, Finding
 from gateway.commands.loading import print_warnings
+from gateway.inboxes import check_inbox
 from gateway.ledgers import make_leases
 from gateway.svix.addresses import names, published
 
@@ -84,11 +85,13 @@ def _count(number: int, noun: str) -> str:
 async def _connect(blueprint: Blueprint) -> int:
     """Check all brokers at the same time and print what was found; give the exit code."""
     names = list(blueprint.config.brokers)
-    found = await asyncio.gather(*(_findings(blueprint, name) for name in names))
+    looks = [*(_findings(blueprint, name) for name in names), _inbox(blueprint)]
+    names.append(blueprint.config.delivery.inbox.broker or "")
     leases = make_leases(blueprint.config)
     if leases is not None:
         names.append(blueprint.config.delivery.ledger.broker or "")
-        found.append(await leases.bucket.check())
+        looks.append(leases.bucket.check())
+    found = await asyncio.gather(*looks)
     for name, findings in zip(names, found, strict=True):
         for finding in findings:
             click.echo(f"{finding.severity:>11}  {name}: {finding.about}: {finding.message}")
@@ -106,6 +109,13 @@ async def _findings(blueprint: Blueprint, name: str) -> list[Finding]:
         return [Finding("unreachable", name, f"gave no answer within {_TIMEOUT:g} s")]
     except BrokerOptionsError as error:
         return [Finding("error", error.setting, str(error))]
+
+
+async def _inbox(blueprint: Blueprint) -> list[Finding]:
+    try:
+        return await check_inbox(blueprint.config)
+    except BrokerOptionsError:
+        return []  # told of the broker itself
 
 
 def _exit_code(findings: Iterable[Finding]) -> int:

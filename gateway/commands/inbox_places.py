@@ -11,7 +11,7 @@ from typing import Literal, Protocol
 import click
 import msgspec
 
-from gateway.app import Blueprint, make_store
+from gateway.app import Blueprint
 from gateway.brokers.letters import Letter, Letters, Progress
 from gateway.commands.inbox_batch import NotDone
 from gateway.commands.inbox_replay import Publish, Publishing, Replay, numbered
@@ -24,6 +24,7 @@ from gateway.delivery.inbox.record import Record
 from gateway.delivery.inbox.remote import RemoteStore
 from gateway.delivery.inbox.store import Entry, Held, InboxUnavailableError, Store
 from gateway.delivery.plan import Plan
+from gateway.inboxes import make_store
 
 __all__ = ["How", "LettersPlace", "Place", "StorePlace", "open_places", "routing_of"]
 

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "gateway"
 
 WAY = (
-    *("cli", "commands", "server", "app", "ledgers"),
+    *("cli", "commands", "server", "app", "ledgers", "inboxes"),
     *("ingress", "serving", "signature", "event", "routing", "delivery", "brokers"),
 )
 BESIDE = {"answer", "address", "clerk", "config", "metadata", "observability", "svix"}

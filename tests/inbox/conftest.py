@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -11,7 +11,11 @@ from gateway.delivery.inbox.store import Bounds, Store
 from tests.inbox.harness import ROOMY, FeedLog, MemoryPlace, Place, SqlitePlace
 from tests.inbox.jetstream_place import JetStreamPlace
 
-PLACES = {"memory": MemoryPlace, "jetstream": JetStreamPlace, "sqlite": SqlitePlace}
+PLACES: dict[str, Callable[[Path], Place]] = {
+    "memory": MemoryPlace,
+    "jetstream": JetStreamPlace,
+    "sqlite": SqlitePlace,
+}
 """A new kind of store enters itself here."""
 
 
