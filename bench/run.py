@@ -2,7 +2,9 @@
 
 `make bench` prints throughput and CPU per event of both. The server under test is pinned to one
 core; the load generator and Kafka share the others. Rounds alternate, and the median counts,
-because machines are noisy. `--target nats` measures JetStream instead, `--profile FILE` nothing.
+because machines are noisy. `--target nats` measures JetStream instead. `--inbox` adds rounds of
+inbox mode, with its file on the disk of the working directory: how many events are stored per
+second, how many are both stored and delivered, and how often the kernel was asked to sync.
 """
 
 from __future__ import annotations
@@ -19,17 +21,20 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+from tests.inbox.syncs import SyncNotes
 from tests.servers.kafka.server import KafkaServer
 from tests.servers.nats import NatsServer
-from tests.servers.process import free_port
+from tests.servers.process import ServerError, free_port
 
 ROOT = Path(__file__).parent.parent
 TICKS = os.sysconf("SC_CLK_TCK")
+DRAIN_WITHIN = 120.0
+"""Seconds in which the inbox must be empty after the load."""
 
 CONFIG = """
 server: {{host: 127.0.0.1, port: {port}}}
@@ -43,6 +48,7 @@ routes:
     events: ["user.*"]
     targets:
       - {{broker: events, {field}: clerk.users}}
+delivery: {delivery}
 """
 
 
@@ -56,11 +62,25 @@ class Round(NamedTuple):
     p99_ms: float
 
 
+class Inbox(NamedTuple):
+    """What inbox mode did beyond answering."""
+
+    delivered_per_second: float
+    """Of the events, until the last one was delivered."""
+    commits: int
+    """By the gateway's own count."""
+    syncs: int | None
+    """Of the file's log, as the kernel was asked for them; None where they could not be counted."""
+    events: int
+
+
 @contextmanager
-def pinned(command: list[str], ready: str) -> Iterator[subprocess.Popen[bytes]]:
+def pinned(
+    command: list[str], ready: str, env: Mapping[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
     """Run a server on core 0 until its URL answers; its log is thrown away."""
     process = subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        command, cwd=ROOT, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
     try:
         os.sched_setaffinity(process.pid, {0})
@@ -119,17 +139,69 @@ def bare_round(secret: str, options: argparse.Namespace) -> Round:
         return measure(process.pid, url, secret, options)
 
 
-def gateway_round(directory: Path, broker: str, secret: str, options: argparse.Namespace) -> Round:
+@contextmanager
+def gateway(
+    directory: Path,
+    broker: str,
+    secret: str,
+    options: argparse.Namespace,
+    delivery: str,
+    env: Mapping[str, str] | None = None,
+) -> Iterator[tuple[int, str, str]]:
+    """Run a gateway; give its process, the URL of its webhooks and that of its metrics."""
     port, admin = free_port(), free_port()
     config = directory / "config.yaml"
     field = "topic" if options.target == "kafka" else "subject"
-    config.write_text(
-        CONFIG.format(port=port, admin=admin, secret=secret, broker=broker, field=field)
-    )
-    url = f"http://127.0.0.1:{port}/webhooks/clerk"
+    values = {"port": port, "admin": admin, "secret": secret, "broker": broker, "field": field}
+    config.write_text(CONFIG.format(**values, delivery=delivery))
     command = [sys.executable, "-m", "gateway", "serve", "--config", str(config)]
-    with pinned(command, f"http://127.0.0.1:{admin}/readyz") as process:
-        return measure(process.pid, url, secret, options)
+    with pinned(command, f"http://127.0.0.1:{admin}/readyz", env) as process:
+        url = f"http://127.0.0.1:{port}/webhooks/clerk"
+        yield process.pid, url, f"http://127.0.0.1:{admin}/metrics"
+
+
+def gateway_round(directory: Path, broker: str, secret: str, options: argparse.Namespace) -> Round:
+    with gateway(directory, broker, secret, options, "{}") as (pid, url, _):
+        return measure(pid, url, secret, options)
+
+
+def inbox_round(
+    directory: Path, broker: str, secret: str, options: argparse.Namespace
+) -> tuple[Round, Inbox]:
+    # A directory for temporary files is often in memory, where a sync costs nothing.
+    with tempfile.TemporaryDirectory(dir=Path.cwd(), prefix=".bench-") as disk:
+        path = Path(disk) / "inbox.db"
+        notes = sync_notes(Path(disk))
+        delivery = f'{{mode: inbox, inbox: {{path: "{path}"}}}}'
+        env = notes.environment() if notes else None
+        with gateway(directory, broker, secret, options, delivery, env) as (pid, url, metrics):
+            before = sample(metrics, "gateway_inbox_commits_total")
+            synced = notes.count()[f"{path.name}-wal"] if notes else 0
+            round_ = measure(pid, url, secret, options, "200 stored")
+            began, events = time.monotonic(), round(round_.per_second * options.seconds)
+            while sample(metrics, "gateway_inbox_events") > 0:
+                if time.monotonic() - began > DRAIN_WITHIN:
+                    sys.exit(f"the inbox was not empty {DRAIN_WITHIN:g} s after the load")
+                time.sleep(0.05)
+            seconds = options.seconds + time.monotonic() - began
+            commits = round(sample(metrics, "gateway_inbox_commits_total") - before)
+            syncs = notes.count()[f"{path.name}-wal"] - synced if notes else None
+        return round_, Inbox(events / seconds, commits, syncs, events)
+
+
+def sync_notes(directory: Path) -> SyncNotes | None:
+    try:
+        return SyncNotes(directory)
+    except ServerError as error:
+        print(error)
+        return None
+
+
+def sample(url: str, name: str) -> float:
+    """Read one metric."""
+    with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310 - an address on loopback
+        lines = answer.read().decode().splitlines()
+    return next(float(line.split()[-1]) for line in lines if line.startswith(f"{name} "))
 
 
 @contextmanager
@@ -167,10 +239,12 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=1024, help="least bytes of a body")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--most", type=int, default=15_000, help="events per second it may reach")
+    parser.add_argument("--inbox", action="store_true", help="measure inbox mode too")
     options = parser.parse_args()
     secret = "whsec_" + base64.b64encode(secrets.token_bytes(24)).decode()
     bare: list[Round] = []
     ours: list[Round] = []
+    inbox: list[tuple[Round, Inbox]] = []
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         with running_broker(directory, options.target) as broker:
@@ -178,12 +252,32 @@ def main() -> None:
             for _ in range(options.rounds):
                 bare.append(bare_round(secret, options))
                 ours.append(gateway_round(directory, broker, secret, options))
+                if options.inbox:
+                    inbox.append(inbox_round(directory, broker, secret, options))
     print(f"{options.connections} connections, {options.rounds} rounds of {options.seconds:g} s")
-    floor, gateway = show("bare uvicorn", bare), show(f"gateway, {options.target}", ours)
-    cpu = (floor.user_us + floor.system_us) / (gateway.user_us + gateway.system_us)
+    floor, direct = show("bare uvicorn", bare), show(f"gateway, {options.target}", ours)
+    cpu = (floor.user_us + floor.system_us) / (direct.user_us + direct.system_us)
     print(
-        f"the gateway does {gateway.per_second / floor.per_second:.0%} of bare uvicorn's events "
+        f"the gateway does {direct.per_second / floor.per_second:.0%} of bare uvicorn's events "
         f"per second, and {cpu:.0%} by CPU time per event"
+    )
+    if inbox:
+        show_inbox(inbox, direct, options)
+
+
+def show_inbox(
+    rounds: list[tuple[Round, Inbox]], direct: Round, options: argparse.Namespace
+) -> None:
+    stored = show(f"inbox, {options.target}", [one for one, _ in rounds])
+    beyond = [one for _, one in rounds]
+    delivered = statistics.median(one.delivered_per_second for one in beyond)
+    events, commits = sum(one.events for one in beyond), sum(one.commits for one in beyond)
+    syncs = sum(one.syncs or 0 for one in beyond)
+    counted = f"{syncs:,} syncs of its log by the kernel" if syncs else "syncs not counted"
+    print(
+        f"inbox mode stores {stored.per_second / direct.per_second:.0%} of direct mode's events"
+        f" per second, and stores and delivers {delivered / direct.per_second:.0%}"
+        f" ({delivered:.0f}/s); {events:,} events in {commits:,} commits, {counted}"
     )
 
 
