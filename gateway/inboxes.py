@@ -36,8 +36,8 @@ def reach(broker: BrokerConfig) -> Reach:
     return Reach(window, broker.request_timeout)
 
 
-def make_store(config: GatewayConfig, member: Member = ALONE) -> Store:
-    """Make the store of inbox mode.
+def make_store(config: GatewayConfig, member: Member = ALONE, *, dispatches: bool = True) -> Store:
+    """Make the store of inbox mode; without `dispatches` for a command, which takes no lease.
 
     Raises `InboxUnusableError` where it could not even be looked for.
     """
@@ -45,7 +45,8 @@ def make_store(config: GatewayConfig, member: Member = ALONE) -> Store:
     if inbox.store == "jetstream":
         from gateway.delivery.inbox.jetstream import JetStreamStore  # noqa: PLC0415 - only where it is used
 
-        return JetStreamStore(_stream_options(config), inbox.stream, bounds(config))
+        options = _stream_options(config)
+        return JetStreamStore(options, inbox.stream, bounds(config), dispatches=dispatches)
     return store_at(Path(inbox.path), bounds(config), member)
 
 

@@ -12,7 +12,7 @@ import click
 import msgspec
 
 from gateway.app import Blueprint
-from gateway.brokers.letters import Letter, Letters, Progress
+from gateway.brokers.letters import Letter, Letters, LettersUnavailable, Progress
 from gateway.commands.inbox_batch import NotDone
 from gateway.commands.inbox_replay import Publish, Publishing, Replay, numbered
 from gateway.commands.inbox_resolve import NotReplayed, Routing, resolve
@@ -240,10 +240,16 @@ async def _open_store(blueprint: Blueprint) -> AsyncIterator[Store | None]:
             return
         store = await _running(Path(inbox.path))
     if store is None:
-        store = make_store(blueprint.config)
+        store = make_store(blueprint.config, dispatches=False)
         await store.start(_Undispatched())
     try:
         yield store
+    except InboxUnavailableError as error:
+        if inbox.store == "sqlite":
+            raise
+        # Its store is a broker, which could not be reached.
+        where = inbox.broker or ""
+        raise LettersUnavailable(where, inbox.stream, error.reason, error.detail) from error
     finally:
         await store.close(_CLOSE_WITHIN)
 

@@ -20,6 +20,7 @@ from tests.e2e.gateway_process import GatewayProcess
 from tests.e2e.readback import create_stream, kafka_records
 from tests.servers.kafka import KafkaAt
 from tests.servers.nats import NatsServer
+from tests.servers.process import free_port
 
 Unique = Callable[[str], str]
 LETTERS = 2000
@@ -199,12 +200,17 @@ def wait_for_states(site: Site, expected: dict[str, str]) -> list[dict[str, Any]
         time.sleep(0.1)
 
 
+@pytest.mark.parametrize("kind", ["sqlite", "jetstream"])
 def test_the_inbox_is_looked_after_through_the_gateway_and_without_one(
-    gateways: Start, nats_server: NatsServer, unique: Unique, tmp_path: Path
+    gateways: Start, nats_server: NatsServer, unique: Unique, tmp_path: Path, kind: str
 ) -> None:
     """Parked for want of a stream; replayed through the socket, and then by the file itself."""
     subject = unique("parked")
-    gateway = gateways(inbox_config(nats_server.url, subject, tmp_path))
+    config = inbox_config(nats_server.url, subject, tmp_path)
+    if kind == "jetstream":
+        stream = {"store": "jetstream", "broker": "bus", "stream": unique("INBOX")}
+        config["delivery"]["inbox"] = {**stream, "max_bytes": "8MiB", "parked_max_bytes": "8MiB"}
+    gateway = gateways(config)
     site = Site("nats", gateway.directory, nats_server.url.removeprefix("nats://"), subject)
     store_events(gateway, "msg_1", "msg_2", "msg_3")
     names = ("msg_1", "msg_2", "msg_3")
@@ -243,3 +249,13 @@ def test_an_inbox_that_does_not_exist_is_not_made(tmp_path: Path, nats_server: N
     done = site.inbox("list")
     assert done.code == 2
     assert (tmp_path / "inbox.db").read_text() == "not a database"
+
+
+def test_an_inbox_in_a_stream_that_cannot_be_reached(tmp_path: Path) -> None:
+    site = Site("nats", tmp_path, f"127.0.0.1:{free_port()}", "away")
+    config = inbox_config(f"nats://{site.server}", "away", tmp_path)
+    config["delivery"]["inbox"] = {"store": "jetstream", "broker": "bus", "stream": "AWAY"}
+    site.config(**config)
+    done = site.inbox("list")
+    assert (done.code, done.out) == (3, "")
+    assert "error: bus: could not reach AWAY" in done.err
