@@ -18,7 +18,6 @@ from tests.e2e.readback import create_stream, kafka_records, nats_client
 from tests.fire.load import Load, Sent
 from tests.servers.kafka import KafkaServer
 from tests.servers.nats import NatsServer
-from tests.servers.process import free_port
 
 PARTITIONS = 3
 DEADLINE = 3.0
@@ -62,11 +61,11 @@ class Field:
         await create_stream(self.nats.url, self.name, f"{self.name}.>")
 
     def config(self, **more: Any) -> dict[str, Any]:
-        """Give the gateway's config. Its ports stay when it is started again."""
+        """Give the gateway's config. Its ports are others when it is started again."""
         topic = {"broker": "events", "topic": self.name}
         subject = {"broker": "bus", "subject": f"{self.name}.{{type}}"}
         by_broker = {"events": topic, "bus": subject}
-        server = {"port": free_port(), "deadline": f"{DEADLINE}s", "shutdown": f"{SHUTDOWN}s"}
+        server = {"deadline": f"{DEADLINE}s", "shutdown": f"{SHUTDOWN}s"}
         return {
             "brokers": {
                 "events": {

@@ -23,6 +23,8 @@ class Fight:
     ground: Field
     gateway: GatewayProcess
     load: Load
+    port: int
+    """Where the senders find the gateway: where it was last, while it is away."""
     kills: int = 0
     breaks: dict[str, list[float]] = field(default_factory=dict)
     """What `judge` takes."""
@@ -48,6 +50,7 @@ class Fight:
     async def start(self, server: ServerProcess) -> None:
         """Start what was killed, while the load goes on."""
         await asyncio.to_thread(server.start)
+        self.port = self.gateway.port
 
     @asynccontextmanager
     async def frozen(self, *servers: ServerProcess, seconds: float) -> AsyncIterator[None]:
@@ -88,13 +91,12 @@ async def fight(
     """
     gateway = ground.gateway(workers, **config)
     await asyncio.to_thread(gateway.start)
-    port = gateway.port
     async with Client(gateway) as client:
         await client.until_ready(ready)
     # An outage does not slow down those who are answered from an inbox: it is to hold some
     # thousand events, and not to take minutes to deliver them.
-    load = Load(lambda: port, pace=PACE if ground.is_direct else 4 * PACE)
-    row = Fight(ground, gateway, load)
+    load = Load(lambda: row.port, pace=PACE if ground.is_direct else 4 * PACE)
+    row = Fight(ground, gateway, load, gateway.port)
     async with load:
         await load.until_taken()
         yield row
