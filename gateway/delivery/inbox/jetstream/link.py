@@ -73,7 +73,10 @@ class Link:
                 await self._serve(wire)
             except InboxUnusableError as error:
                 self.unusable = error
-                self._report(str(error))
+                if self.tried.is_set():
+                    self._report(str(error))
+                else:
+                    self._problem = str(error)  # the start raises it
                 backoff = _UNUSABLE_AGAIN_AFTER
             except BrokerOptionsError as error:
                 self._report(str(error))
