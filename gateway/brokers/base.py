@@ -56,6 +56,9 @@ class Receipt(msgspec.Struct, frozen=True, gc=False):
     seq: int | None = None
     duplicate: bool = False
     """The broker already had a record with this `dedupe_id`."""
+    unsure: bool = False
+    """An attempt before the one that was acknowledged was sent and had no answer: the record may be
+    there twice."""
 
 
 class Need(msgspec.Struct, frozen=True):

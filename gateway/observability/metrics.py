@@ -56,6 +56,12 @@ class Metrics:
             ("broker",),
             registry=self.registry,
         )
+        self.unsure_acks = Counter(
+            "gateway_unsure_acks",
+            "Acks of records of which an earlier attempt had no answer: they may be there twice.",
+            ("broker",),
+            registry=self.registry,
+        )
         self.event_seconds = Histogram(
             "gateway_event_seconds",
             "From a request's first byte to the answer of an event that every target acked.",

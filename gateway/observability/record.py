@@ -118,10 +118,16 @@ class Recorder:
         self._settlements(
             settlement.routes, settlement.broker, settlement.status, settlement.reason
         ).inc()
+        self._note_unsure(settlement)
 
     def acked_late(self, settlement: Settlement) -> None:
         """A target acked after its event was answered as failed; the retry does not repeat it."""
         self.metrics.late_acks.labels(settlement.broker).inc()
+        self._note_unsure(settlement)
+
+    def _note_unsure(self, settlement: Settlement) -> None:
+        if settlement.receipt is not None and settlement.receipt.unsure:
+            self.metrics.unsure_acks.labels(settlement.broker).inc()
 
     def attempted(self, broker: str, attempt: Attempt) -> None:
         """A publish of what waits in the inbox ended."""

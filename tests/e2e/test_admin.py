@@ -30,6 +30,7 @@ FAMILIES = {
     "gateway_events": "counter",
     "gateway_settlements": "counter",
     "gateway_late_acks": "counter",
+    "gateway_unsure_acks": "counter",
     "gateway_ledger_events": "gauge",
     "gateway_ledger_bytes": "gauge",
     "gateway_ledger_evicted": "counter",

@@ -7,7 +7,7 @@ from collections.abc import Collection
 
 from gateway.brokers.base import BrokerError, Receipt
 from gateway.brokers.kafka.errors import failure
-from gateway.brokers.kafka.lanes import Record
+from gateway.brokers.kafka.lanes import Batch, Record
 
 
 class InFlight:
@@ -30,13 +30,14 @@ class InFlight:
         self.bytes = held
         return True
 
-    def deliver(self, records: Collection[Record], topic: str, partition: int, offset: int) -> None:
+    def deliver(self, batch: Batch, topic: str, partition: int, offset: int) -> None:
         """Answer a batch whose first record is stored at `offset`."""
+        records, unsure = batch.records, batch.unsure
         size = 0
         for record in records:
             size += record.size
             if not record.future.done():
-                record.future.set_result(Receipt(topic, partition, offset))
+                record.future.set_result(Receipt(topic, partition, offset, unsure=unsure))
             offset += 1
         self._release(len(records), size)
 

@@ -269,7 +269,7 @@ class Publisher:
                 self._refused(lane, batch, result[0])
             else:
                 lane.cap = lane.cap * 2 if 0 < lane.cap < _MAX_CAP else 0
-                self._in_flight.deliver(batch.records, lane.topic.name, lane.partition, result[1])
+                self._in_flight.deliver(batch, lane.topic.name, lane.partition, result[1])
                 self._rest(lane)
 
     def _refused(self, lane: Lane, batch: Batch, code: int) -> None:
