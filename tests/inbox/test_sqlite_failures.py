@@ -74,16 +74,18 @@ async def reopened(path: Path) -> FeedLog:
     return feed
 
 
-async def check_full_disk(store: SqliteStore, path: Path, feed: FeedLog) -> list[int]:
+async def check_full_disk(
+    store: SqliteStore, path: Path, feed: FeedLog, start: int = 0
+) -> list[int]:
     """See what a full disk does to a store, which is full when this returns."""
-    stored, reasons = await until_refused(store)
+    stored, reasons = await until_refused(store, start)
     assert set(reasons) == {"inbox_unavailable"}
     assert takes(store) == "no"
     assert store.usage.events == len(stored) == len(feed.entries)
     # What is stored can be read, and a copy of it is refused by what cannot be known now.
-    assert await store.load(feed.order[0]) == record(stored[0], size=50_000)
+    assert await store.load(min(feed.entries)) == record(stored[0], size=50_000)
     future = store.put(record(9_999, size=50_000))
-    with pytest.raises(InboxUnavailableError, match=r"SQLITE_(FULL|IOERR)"):
+    with pytest.raises(InboxUnavailableError, match=r"SQLITE_(FULL|IOERR)|its disk is full"):
         await future
     return stored
 
@@ -105,15 +107,25 @@ async def test_a_full_disk_is_told_and_passes(path: Path) -> None:
     assert integrity(path) == "ok"
 
 
-async def test_a_full_file_system_is_told_and_passes(tmp_path: Path) -> None:
-    mounted = tmp_path / "disk"
-    mounted.mkdir()
-    made = subprocess.run(  # noqa: ASYNC221 - it takes an instant
-        ["mount", "-t", "tmpfs", "-o", "size=8m", "none", mounted], capture_output=True, check=False
+@contextmanager
+def small_disk(place: Path, megabytes: int) -> Iterator[Path]:
+    """Give a file system of so many MiB."""
+    place.mkdir()
+    made = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "none", place],
+        capture_output=True,
+        check=False,
     )
     if made.returncode:
         pytest.skip(f"no right to mount; the limit of a file's size stands alone: {made.stderr!r}")
     try:
+        yield place
+    finally:
+        subprocess.run(["umount", place], check=True)
+
+
+async def test_a_full_file_system_is_told_and_passes(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", 8) as mounted:
         path = mounted / "inbox.db"
         store, feed = SqliteStore(path, LARGE), FeedLog()
         await store.start(feed)
@@ -128,8 +140,24 @@ async def test_a_full_file_system_is_told_and_passes(tmp_path: Path) -> None:
         await store.close(10)
         assert len((await reopened(path)).entries) == len(stored) - 10 + 1
         assert integrity(path) == "ok"
-    finally:
-        subprocess.run(["umount", mounted], check=True)  # noqa: ASYNC221 - as above
+
+
+async def test_what_waits_on_a_full_disk_is_settled_and_its_room_is_used_again(
+    tmp_path: Path,
+) -> None:
+    with small_disk(tmp_path / "disk", 12) as mounted:
+        path = mounted / "inbox.db"
+        store, feed = SqliteStore(path, LARGE), FeedLog()
+        await store.start(feed)
+        for again in range(3):
+            await check_full_disk(store, path, feed, 100_000 * again)
+            for ref in list(feed.entries):
+                assert await outcome(store.settle(ref, 0)) == "done"
+                del feed.entries[ref]
+            assert store.usage.events == store.usage.bytes == 0
+            await until(lambda: takes(store) == "yes")
+        await store.close(10)
+        assert integrity(path) == "ok"
 
 
 async def test_many_failures_leave_the_account_exact(path: Path) -> None:

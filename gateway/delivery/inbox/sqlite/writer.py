@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import os
 import queue
 import sqlite3
 import threading
@@ -46,6 +47,9 @@ _CHECKPOINT_BYTES = 16 * 1024 * 1024
 """How long the log may become before it is written back."""
 _LOG_MAX = 512 * 1024 * 1024
 """How long, if somebody else reads the file and so keeps it from being written back."""
+_MARGIN = 4 * 1024 * 1024
+_MARGIN_SHARE = 16
+"""Bytes of the disk, and which part of a small one, that new records leave for settlements."""
 _SWEEP_EVERY = 256
 """New events between looks for names past the window; each looks at twice as many."""
 _EARLY_TOLD = 60.0
@@ -89,6 +93,8 @@ class Writer:
         self._log_bytes = 0
         """How long the log is, as guessed from what was written since it was written back."""
         self._checkpoint_at = _CHECKPOINT_BYTES
+        self._is_stuck = False
+        """The log could not be written back the last time, and that is told."""
         self._writable = Writable.YES
         self._judge([], "")
         self._unswept = 0
@@ -173,7 +179,7 @@ class Writer:
             trouble = self._commit(allowed) or trouble
         self._judge(group, trouble)
         self._report(group)
-        if not trouble and self._log_bytes >= self._checkpoint_at:
+        if self._log_bytes >= self._checkpoint_at:
             self._checkpoint()
 
     def _commit(self, group: list[Operation]) -> str:
@@ -228,7 +234,26 @@ class Writer:
             self._checkpoint()
         if self._log_bytes > _LOG_MAX:
             return "another program reads the file, so its log cannot be written back: end it"
-        return ""
+        return self._disk_trouble()
+
+    def _disk_trouble(self) -> str:
+        """Say that the disk is full before it is, so that what is settled can still be written.
+
+        The log can be written back if there is as much room as it takes, and then be used again.
+        """
+        free, margin = _room(self._path)
+        if free >= self._log_bytes + margin:
+            return ""
+        if self._log_bytes > margin // 4:
+            self._checkpoint()
+            free, margin = _room(self._path)
+        if free >= margin:
+            return ""
+        with suppress(sqlite3.Error):
+            # What was settled has left room in the file itself.
+            (pages,) = self._connection.execute("PRAGMA freelist_count").fetchone()
+            free += pages * _PAGE
+        return "" if free >= margin else f"its disk is full: {free} bytes are left"
 
     def _judge(self, group: list[Operation], trouble: str) -> None:
         """Say whether the store takes records now, as far as this group has shown."""
@@ -271,10 +296,15 @@ class Writer:
             ).fetchone()
         except sqlite3.Error as error:
             # Nothing is lost: it is all in the log. The next group will meet what is wrong.
-            log.warning("inbox %s: its log cannot be written back: %s", self._path, _said(error))
+            if not self._is_stuck:
+                log.warning(
+                    "inbox %s: its log cannot be written back: %s", self._path, _said(error)
+                )
+            self._is_stuck = True
             self._checkpoint_at = self._log_bytes + _CHECKPOINT_BYTES
             return
         self.checkpoints += 1
+        self._is_stuck = False
         if not busy and pages == done:
             self._log_bytes, self._checkpoint_at = 0, _CHECKPOINT_BYTES
             return
@@ -307,6 +337,16 @@ class Writer:
                 self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         with suppress(sqlite3.Error):
             self._connection.close()
+
+
+def _room(path: Path) -> tuple[int, int]:
+    """Give the bytes that are free on a file's disk, and those that are to stay free."""
+    try:
+        disk = os.statvfs(path)
+    except OSError:
+        return _MARGIN, 0
+    margin = min(_MARGIN, disk.f_blocks * disk.f_frsize // _MARGIN_SHARE)
+    return disk.f_bavail * disk.f_frsize, margin
 
 
 def _log_bytes(written: int, count: int) -> int:
