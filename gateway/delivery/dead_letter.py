@@ -23,8 +23,12 @@ class DeadLetter(msgspec.Struct, frozen=True):
     kind: Literal["kafka", "nats"]
     destination: str
 
-    def letter(self, plan: Plan, refusal: Refusal) -> Message:
-        """Give the record to publish: the original body, its headers, and why it is here."""
+    def letter(self, plan: Plan, refusal: Refusal, target_id: str) -> Message:
+        """Give the record to publish: the original body, its headers, and why it is here.
+
+        `target_id` is the target's of `Plan.target_ids`. One event may be refused several times at
+        one place, and each of its letters needs an id of its own: JetStream drops what it has seen.
+        """
         render = kafka_headers if self.kind == "kafka" else nats_headers
         target = target_name(refusal.broker, refusal.destination)
         why = (
@@ -36,7 +40,7 @@ class DeadLetter(msgspec.Struct, frozen=True):
             destination=self.destination,
             value=plan.body,
             headers=render(plan.metadata, plan.key, ",".join(refusal.routes)) + why,
-            dedupe_id=_dedupe_id(plan, refusal),
+            dedupe_id=_dedupe_id(plan, target_id),
             key=plan.key,
         )
 
@@ -49,8 +53,7 @@ def target_name(broker: str, destination: str) -> str:
     return clean_header(f"{broker}/{destination}")[:_MAX_DETAIL] if broker else ""
 
 
-def _dedupe_id(plan: Plan, refusal: Refusal) -> str:
-    target = f"{refusal.broker}/{refusal.destination}" if refusal.broker else ""
-    text = f"dead letter\0{plan.metadata.gateway_source}\0{target}"
+def _dedupe_id(plan: Plan, target_id: str) -> str:
+    text = f"dead letter\0{plan.metadata.gateway_source}\0{target_id}"
     digest = hashlib.blake2b(text.encode("utf-8", "replace"), digest_size=8)
     return f"{plan.metadata.id}.{digest.hexdigest()}"

@@ -278,7 +278,7 @@ class _Attempt:
         if dead_letter is None or self.answered:
             self._land(at, _settlement(refusal, "failed"))
             return
-        letter = dead_letter.letter(self._plan, refusal)
+        letter = dead_letter.letter(self._plan, refusal, self._targets[at])
         self._publish(at, dead_letter.broker, letter, partial(self._lettered, at, refusal))
 
     def _lettered(self, at: int, refusal: Refusal, ack: asyncio.Future[Receipt]) -> None:

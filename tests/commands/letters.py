@@ -112,7 +112,7 @@ class Site:
         place = self.name if destination is None else destination
         refusal = Refusal(tuple(routes), self.broker_name if place else "", place, reason, detail)
         plan = Plan(read.key, read.body, read.metadata, (), ())
-        return DeadLetter(self.broker_name, self.kind, self.letters).letter(plan, refusal)
+        return DeadLetter(self.broker_name, self.kind, self.letters).letter(plan, refusal, place)
 
     def put(self, *letters: Message) -> None:
         """Publish letters, in order."""

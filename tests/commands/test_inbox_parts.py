@@ -45,7 +45,7 @@ def item(
     read = read_event(Proof("msg_1"), body, sender, NOW)
     refusal = Refusal(routes, broker, destination, "too_large", "a detail")
     plan = Plan(read.key, body, read.metadata, (), ())
-    made = DeadLetter("events", kind, "letters").letter(plan, refusal)
+    made = DeadLetter("events", kind, "letters").letter(plan, refusal, destination)
     letter = Letter("0-1", made.value, made.headers, made.key, NOW - 90)
     return of_letter(msgspec.structs.replace(letter, **changes), kind)
 

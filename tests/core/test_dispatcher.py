@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import msgspec
 import pytest
 
 from gateway.brokers.base import Message, Receipt, State
@@ -111,6 +112,16 @@ async def test_what_is_refused_goes_to_the_dead_letter() -> None:
             ("dead_lettered", "1", "expression"),
             ("dead_lettered", "1", "too_large"),
         ]
+
+
+async def test_refusals_of_one_place_have_a_letter_each() -> None:
+    async with Rig(dead_letter="nats") as rig:
+        other = msgspec.structs.replace(EXPRESSION, routes=("staff",))
+        await rig.deliver(plan("1", refusals=(EXPRESSION, EXPRESSION, other)))
+        await until(lambda: not rig.waiting)
+        assert [one.status for one in rig.told] == ["dead_lettered"] * 3
+        routes = [one["gateway-route"] for one in rig.sent_letters()]
+        assert sorted(routes) == ["orgs", "orgs", "staff"]
 
 
 async def test_without_a_dead_letter_it_is_parked_with_its_reason() -> None:

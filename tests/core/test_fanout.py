@@ -231,6 +231,14 @@ async def test_a_letter_that_is_not_taken_fails_its_target(
     assert statuses(delivery) == [("failed", reason), FINE]
 
 
+async def test_refusals_of_one_place_have_a_letter_each(rig: Rig) -> None:
+    rig.with_dead_letter("nats")
+    other = msgspec.structs.replace(EXPRESSION, routes=("staff",))
+    assert (await rig.deliver(EXPRESSION, EXPRESSION, other)).status == "dead_lettered"
+    letters = [dict(one.message.headers) for one in rig.letters.stored(LETTERS)]
+    assert [one["gateway-route"] for one in letters] == ["orgs", "orgs", "staff"]
+
+
 async def test_a_failure_outweighs_a_dead_letter(rig: Rig) -> None:
     rig.with_dead_letter()
     rig.events.fail("no_leader")

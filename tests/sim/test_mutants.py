@@ -250,7 +250,7 @@ def send_the_letter_too_late(patch: pytest.MonkeyPatch) -> None:
             self._land(at, fanout._settlement(refusal, "failed"))
             return
         self._ledger.land(self._entry, self._targets[at], None)
-        letter = dead_letter.letter(self._plan, refusal)
+        letter = dead_letter.letter(self._plan, refusal, self._targets[at])
         self._publish(at, dead_letter.broker, letter, partial(self._lettered, at, refusal))
 
     patch.setattr(_Attempt, "_refuse", mutant)
