@@ -31,6 +31,25 @@ def count(path: Path, table: str) -> int:
         connection.close()
 
 
+def change(path: Path, statement: str) -> None:
+    """Change what is in a file that nobody has open."""
+    connection = sqlite3.connect(path)
+    try:
+        with connection:
+            connection.execute(statement)
+    finally:
+        connection.close()
+
+
+def dump(path: Path) -> list[str]:
+    """Give all that is in a file."""
+    connection = sqlite3.connect(path)
+    try:
+        return list(connection.iterdump())
+    finally:
+        connection.close()
+
+
 def read(path: Path, first: int = 0, end: int | None = None) -> bytes:
     """Give bytes of a file."""
     return path.read_bytes()[first:end]

@@ -147,6 +147,18 @@ async def test_several_words_about_one_record_at_once(opened: Opened) -> None:
     assert feed.entries[ref].owed == 0b1000
 
 
+async def test_words_that_together_leave_nothing_owed_finish_a_record(opened: Opened) -> None:
+    store, feed = await opened()
+    ref = await put(store, feed, record(1, topics=TWO))
+    assert await outcome(store.settle(ref, 0b01)) == "done"
+    # The one who says this was told that the first had failed, though it was kept.
+    assert await outcome(store.settle(ref, 0b10)) == "done"
+    assert store.usage.events == 0
+    assert await outcome(store.put(record(1, topics=TWO))) == "finished"
+    store, feed = await opened()
+    assert feed.entries == {}
+
+
 @pytest.mark.parametrize("count", [1, 62, 63, 64, 65, 130])
 async def test_a_record_may_have_many_targets(opened: Opened, count: int) -> None:
     store, feed = await opened()

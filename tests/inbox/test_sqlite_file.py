@@ -17,8 +17,20 @@ import pytest
 from gateway.delivery.inbox.sqlite import SqliteStore
 from gateway.delivery.inbox.sqlite.schema import APPLICATION_ID, SCHEMA, Schema
 from gateway.delivery.inbox.store import InboxUnusableError
-from tests.inbox.harness import ROOMY, FeedLog, outcome, outcomes, record
-from tests.inbox.sqlite_file import contents, integrity, log_of, names, read, remove, version, write
+from tests.inbox.harness import ROOMY, FeedLog, outcome, outcomes, record, until
+from tests.inbox.sqlite_file import (
+    change,
+    contents,
+    count,
+    dump,
+    integrity,
+    log_of,
+    names,
+    read,
+    remove,
+    version,
+    write,
+)
 
 RECORDS = 50
 
@@ -158,6 +170,36 @@ async def test_a_damaged_file_is_left_as_it_is(
     error = await refusal(path)
     assert error.problem.startswith("is damaged (")
     assert ".recover" in error.remedy
+
+
+async def test_a_record_that_owes_nothing_is_finished_by_the_start(path: Path) -> None:
+    await filled(path)
+    change(path, "UPDATE event SET owed = 0 WHERE ref <= 3")
+    store, feed = SqliteStore(path, ROOMY), FeedLog()
+    await store.start(feed)
+    assert len(feed.entries) == RECORDS - 3
+    await until(lambda: store.usage.events == RECORDS - 3)
+    assert await outcome(store.put(record(0))) == "finished"
+    await store.close(10)
+    assert count(path, "body") == RECORDS - 3
+
+
+@pytest.mark.parametrize(
+    "damage",
+    ["owed = 2", "owed = -1", "owed = x'ff'", "owed = 'text'", "targets = x''", "targets = x'93'"],
+)
+async def test_a_row_that_makes_no_sense_is_refused_and_not_changed(
+    path: Path, damage: str
+) -> None:
+    await filled(path)
+    change(path, f"UPDATE event SET {damage} WHERE ref = 40")  # noqa: S608 - a test's own word
+    before = dump(path)
+    with pytest.raises(InboxUnusableError, match=r"inbox\.db: is damaged \(.*; move it away"):
+        await SqliteStore(path, ROOMY).start(FeedLog())
+    assert dump(path) == before
+    # It lets go of the file, which can be mended.
+    change(path, "DELETE FROM event WHERE ref = 40")
+    assert await fed(path) == RECORDS - 1
 
 
 async def test_a_log_without_its_file_is_left_as_it_is(path: Path) -> None:

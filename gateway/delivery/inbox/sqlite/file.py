@@ -16,10 +16,15 @@ from pathlib import Path
 from gateway.delivery.inbox.sqlite.schema import APPLICATION_ID, Schema
 from gateway.delivery.inbox.store import InboxUnusableError
 
-__all__ = ["LOG_KEPT", "Lock", "connect", "identity", "prepare"]
+__all__ = ["DAMAGED", "LOG_KEPT", "Lock", "connect", "identity", "prepare"]
 
 LOG_KEPT = 32 * 1024 * 1024
 """Bytes of the write-ahead log that stay on disk once it is written back."""
+
+DAMAGED = (
+    "move it away with its -wal, keep both, and save what can be read with `sqlite3 FILE .recover`"
+)
+"""What to do about a file that is not whole."""
 
 _MAGIC = b"SQLite format 3\x00"
 _HEADER = 100
@@ -205,8 +210,7 @@ def _look(path: Path, header: bytes, schema: Schema) -> None:
         raise InboxUnusableError(
             where,
             f"is damaged ({str(verdict).splitlines()[-1][:200]})",
-            "move it away with its -wal, keep both, and save what can be read with"
-            " `sqlite3 FILE .recover`",
+            DAMAGED,
         )
     if version < schema.version:
         _migrate(path, version, schema)

@@ -5,7 +5,7 @@ The event loop makes an operation and never touches it again until the writer gi
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -15,7 +15,7 @@ from gateway.delivery.inbox.store import Entry, InboxUnavailableError, Parked, P
 if TYPE_CHECKING:
     from asyncio import Future
 
-__all__ = ["Discard", "Operation", "Park", "Put", "Settle", "Unpark", "entry_of"]
+__all__ = ["Discard", "Operation", "Park", "Put", "Settle", "Unpark", "entry_of", "fail", "resolve"]
 
 
 class Put(msgspec.Struct, eq=False):
@@ -90,3 +90,17 @@ Operation = Put | Settle | Park | Unpark | Discard
 def entry_of(put: Put) -> Entry:
     """Give what the dispatcher keeps of a record that was stored."""
     return Entry(put.ref, 0, put.record.stored_at, put.owed, put.targets, put.size)
+
+
+def resolve(future: Future[Any], found: object) -> None:
+    """Tell what was found to the one who waits, if anybody does."""
+    if not future.done():
+        future.set_result(found)
+
+
+def fail(future: Future[Any], error: InboxUnavailableError) -> None:
+    """Tell the one who waits, if anybody does, that it has failed."""
+    if not future.done():
+        future.set_exception(error)
+        # Who asked may have gone; asyncio need not report what nobody waits for.
+        future.exception()

@@ -16,7 +16,7 @@ from gateway.delivery.inbox.store import Entry, Held, InboxUnavailableError
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Future
 
-__all__ = ["ENTRIES", "Reader", "entries", "held_parked", "held_pending", "load"]
+__all__ = ["ENTRIES", "Reader", "entries", "entries_of", "held_parked", "held_pending", "load"]
 
 ENTRIES = 1000
 """Of a page: some 300 kB."""
@@ -58,7 +58,7 @@ class Reader:
             error: InboxUnavailableError | None = None
             try:
                 found = job(self._connection, *args)
-            except (sqlite3.Error, RecordError, ValueError) as cause:
+            except Exception as cause:  # noqa: BLE001 - the thread outlives whatever a file holds
                 name = getattr(cause, "sqlite_errorname", type(cause).__name__)
                 error = InboxUnavailableError(
                     self._where, "inbox_unavailable", f"could not be read: {name}: {cause}"
@@ -87,9 +87,21 @@ def entries(connection: sqlite3.Connection, after: int, most: int = ENTRIES) -> 
         (after, most),
     ).fetchall()
     return [
-        Entry(ref, 0, stored_at, unpack_owed(owed), unpack_targets(packed), size)
+        _entry(Entry(ref, 0, stored_at, unpack_owed(owed), unpack_targets(packed), size))
         for ref, stored_at, owed, packed, size in rows
     ]
+
+
+def entries_of(connection: sqlite3.Connection, refs: Sequence[int]) -> list[Entry]:
+    """Give what waits of these numbers."""
+    return [entry for ref in refs for entry in entries(connection, ref - 1, 1) if entry.ref == ref]
+
+
+def _entry(entry: Entry) -> Entry:
+    """Give what was read, if it is whole: who dispatches it looks its targets up by their bits."""
+    if entry.owed < 0 or entry.owed >> len(entry.targets):
+        raise RecordError(f"record {entry.ref} owes targets that it does not have")
+    return entry
 
 
 def load(connection: sqlite3.Connection, refs: Sequence[int]) -> dict[int, Record | str]:

@@ -11,12 +11,12 @@ import sqlite3
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from gateway.delivery.inbox.record import Record, RecordError, decode, encode, targets
-from gateway.delivery.inbox.sqlite.file import Lock, connect, prepare
+from gateway.delivery.inbox.sqlite.file import DAMAGED, Lock, connect, prepare
+from gateway.delivery.inbox.sqlite.loads import Loads
 from gateway.delivery.inbox.sqlite.operations import (
     Discard,
     Operation,
@@ -25,13 +25,15 @@ from gateway.delivery.inbox.sqlite.operations import (
     Settle,
     Unpark,
     entry_of,
+    fail,
+    resolve,
 )
 from gateway.delivery.inbox.sqlite.reader import (
     Reader,
     entries,
+    entries_of,
     held_parked,
     held_pending,
-    load,
 )
 from gateway.delivery.inbox.sqlite.schema import OVERHEAD, SCHEMA, Schema, pack_targets
 from gateway.delivery.inbox.sqlite.writer import Report, Writer
@@ -41,6 +43,7 @@ from gateway.delivery.inbox.store import (
     Feed,
     Held,
     InboxUnavailableError,
+    InboxUnusableError,
     Parked,
     Placed,
     Usage,
@@ -54,8 +57,8 @@ _QUEUED_BYTES = 64 * 1024 * 1024
 """What may wait for the writer; settlements may go to twice as much, for they make room."""
 _BATCH = 100
 """Ids of an operator's request that are one transaction."""
-_LOADS = 64
-"""Records that are loaded at once."""
+_FAILED = 5.0
+"""Seconds for a file to be closed again that cannot be used."""
 _LAST_WORDS = 0.2
 """Seconds beyond the time to close, for the threads' ends to be seen."""
 
@@ -93,7 +96,7 @@ class SqliteStore:
         """In order; what is left here when the store is closed has failed."""
         self._queued = 0
         self._queued_bytes = 0
-        self._wanted: dict[int, asyncio.Future[Record]] = {}
+        self._loads: Loads | None = None
         self._usage = Usage(0, 0, 0, 0)
         self._writable = Writable.NO
         self._counts = (0, 0)
@@ -135,15 +138,29 @@ class SqliteStore:
         writing, reading = await asyncio.to_thread(self._open)
         self._writer = Writer(self._path, writing, self._bounds, self._tell, self._clock)
         self._reader = Reader(str(self._path), reading, loop)
+        self._loads = Loads(str(self._path), self._reader)
         self._usage = self._writer.usage
         self._writable = self._writer.writable
         self._writer.start()
-        last = 0
-        while page := await self._reader.read(entries, last):
-            for entry in page:
-                feed.stored(entry, None)
-            last = page[-1].ref
+        try:
+            await self._feed_all(self._reader)
+        except InboxUnavailableError as error:
+            await self.close(_FAILED)
+            raise InboxUnusableError(
+                str(self._path), f"is damaged ({error.detail})", DAMAGED
+            ) from error
         self._is_fed = True
+
+    async def _feed_all(self, reader: Reader) -> None:
+        last = 0
+        while page := await reader.read(entries, last):
+            for entry in page:
+                if entry.owed:
+                    self._fed().stored(entry, None)
+                else:
+                    # Nobody else would ever say that it is finished.
+                    self._gather(Settle(entry.ref, 0, self._future()))
+            last = page[-1].ref
 
     def put(self, record: Record) -> asyncio.Future[Placed]:
         """Store a record; see `Store.put`."""
@@ -164,16 +181,9 @@ class SqliteStore:
 
     async def load(self, ref: int) -> Record:
         """Give the record that waits under a number. Raises `InboxUnavailableError`."""
-        future = self._wanted.get(ref)
-        if future is None:
-            future = self._future()
-            if self._reader is None or self._closed:
-                raise self._closing()
-            if not self._wanted:
-                self._running().call_soon(self._load)
-            self._wanted[ref] = future
-        # Two who want it share it; neither takes it from the other by being cancelled.
-        return await asyncio.shield(future)
+        if self._loads is None or self._closed:
+            raise self._closing()
+        return await self._loads.load(ref)
 
     def settle(self, ref: int, owed: int) -> asyncio.Future[None]:
         """Keep what is still owed; see `Store.settle`."""
@@ -262,9 +272,9 @@ class SqliteStore:
         # What the writer has told is still on its way through the loop.
         await asyncio.sleep(0)
         for one in list(self._at_writer):
-            _fail(one.future, self._closing())
-        for future in self._wanted.values():
-            _fail(future, self._closing())
+            fail(one.future, self._closing())
+        if self._loads is not None:
+            self._loads.fail(self._closing())
         if ended:
             self._lock.release()
 
@@ -319,47 +329,24 @@ class SqliteStore:
             self._queued -= 1
             self._queued_bytes -= one.size
             if one.error is not None:
-                _fail(one.future, one.error)
+                fail(one.future, one.error)
             elif isinstance(one, Put):
                 assert one.placed is not None  # noqa: S101 - the writer's promise
                 if one.placed.state == "stored":
                     feed.stored(entry_of(one), one.record)
-                _resolve(one.future, one.placed)
+                resolve(one.future, one.placed)
             elif isinstance(one, Unpark):
                 for entry in one.entries:
                     feed.stored(entry, None)
-                _resolve(one.future, one.done)
+                resolve(one.future, one.done)
             elif isinstance(one, Discard):
                 for stored, owed in one.dropped:
                     # What no version can read may be discarded; there is no more to tell of it.
                     with suppress(RecordError):
                         feed.discarded(decode(stored), owed)
-                _resolve(one.future, one.done)
+                resolve(one.future, one.done)
             else:
-                _resolve(one.future, None)
-
-    def _load(self) -> None:
-        wanted, self._wanted = self._wanted, {}
-        refs = list(wanted)
-        assert self._reader is not None  # noqa: S101 - `load` has looked
-        for start in range(0, len(refs), _LOADS):
-            some = refs[start : start + _LOADS]
-            job = self._reader.read(load, some)
-            job.add_done_callback(partial(self._loaded, {ref: wanted[ref] for ref in some}))
-
-    def _loaded(
-        self, wanted: dict[int, asyncio.Future[Record]], job: asyncio.Future[dict[int, Any]]
-    ) -> None:
-        error = job.exception()
-        for ref, future in wanted.items():
-            found = "" if error else job.result().get(ref, "there is no such record")
-            if isinstance(error, InboxUnavailableError):
-                _fail(future, error)
-            elif isinstance(found, Record):
-                _resolve(future, found)
-            else:
-                detail = f"record {ref}: {found}"
-                _fail(future, InboxUnavailableError(str(self._path), "inbox_unavailable", detail))
+                resolve(one.future, None)
 
     async def _pages(
         self, page_of: Callable[[sqlite3.Connection, int], list[tuple[int, Held]]]
@@ -378,7 +365,7 @@ class SqliteStore:
         """Take records from the dispatcher, and give what it would have to be told again."""
         if not refs or self._reader is None or self._closed:
             return []
-        known = await self._reader.read(_entries_of, refs)
+        known = await self._reader.read(entries_of, refs)
         feed = self._fed()
         return [entry for entry in known if feed.withdrawn(entry.ref)]
 
@@ -399,11 +386,6 @@ class SqliteStore:
         return InboxUnavailableError(str(self._path), "closing")
 
 
-def _entries_of(connection: sqlite3.Connection, refs: Sequence[int]) -> list[Entry]:
-    """Give what waits of these numbers."""
-    return [entry for ref in refs for entry in entries(connection, ref - 1, 1) if entry.ref == ref]
-
-
 def _place(held: str) -> tuple[int, int] | None:
     """Read the id of what is parked: `<ref>.<target>`."""
     ref, dot, target = held.partition(".")
@@ -415,15 +397,3 @@ def _place(held: str) -> tuple[int, int] | None:
 def _batches(items: list[Any]) -> Iterator[list[Any]]:
     for start in range(0, len(items), _BATCH):
         yield items[start : start + _BATCH]
-
-
-def _resolve(future: asyncio.Future[Any], found: object) -> None:
-    if not future.done():
-        future.set_result(found)
-
-
-def _fail(future: asyncio.Future[Any], error: InboxUnavailableError) -> None:
-    if not future.done():
-        future.set_exception(error)
-        # Who asked may have gone; asyncio need not report what nobody waits for.
-        future.exception()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Sequence
-from functools import cache
 from typing import TypeVar
 
 import msgspec
@@ -16,6 +15,17 @@ import msgspec
 from gateway.delivery.inbox.record import Record, RecordError, decode, encode, replayed, targets
 from gateway.delivery.inbox.sqlite.operations import Discard, Operation, Park, Put, Settle, Unpark
 from gateway.delivery.inbox.sqlite.schema import OVERHEAD, pack_owed, pack_targets, unpack_owed
+from gateway.delivery.inbox.sqlite.statements import (
+    delete_bodies,
+    finish_events,
+    forget_names,
+    insert_bodies,
+    insert_events,
+    keep_owed,
+    known_names,
+    measure,
+    owing_nothing,
+)
 from gateway.delivery.inbox.store import (
     Bounds,
     Entry,
@@ -175,20 +185,15 @@ class Transaction:
                     *(one.size, one.packed),
                 )
             ]
-            self._execute(_insert_events(len(some)), rows)
+            self._execute(insert_events(len(some)), rows)
             bodies = [value for one in some for value in (one.ref, one.encoded)]
-            self._execute(_insert_bodies(len(some)), bodies)
+            self._execute(insert_bodies(len(some)), bodies)
 
     def _new(self, puts: list[Put]) -> list[Put]:
         """Give those that are neither known nor too much, and note what the others are."""
         known = dict[str, float | None]()
         for some in _chunks([one.name for one in puts]):
-            known.update(
-                self._execute(
-                    f"SELECT name, finished_at FROM event WHERE name IN ({_marks(len(some))})",  # noqa: S608 - question marks
-                    some,
-                )
-            )
+            known.update(self._execute(known_names(len(some)), some))
         new, expired, left = list[Put](), list[str](), self._bounds.max_bytes - self.book.bytes
         for one in puts:
             one.error = None
@@ -207,7 +212,7 @@ class Transaction:
                 known[one.name] = None
                 new.append(one)
         for some in _chunks(expired):
-            gone = self._execute(f"DELETE FROM event WHERE name IN ({_marks(len(some))})", some)  # noqa: S608 - as above
+            gone = self._execute(forget_names(len(some)), some)
             self.book.rows -= gone.rowcount
         return new
 
@@ -225,10 +230,10 @@ class Transaction:
 
     def _finish(self, refs: Sequence[int]) -> int:
         """Keep nothing but the names of these, and give how many of them waited."""
-        count, size = self._execute(_measure(len(refs)), refs).fetchone()
+        count, size = self._execute(measure(len(refs)), refs).fetchone()
         if count:
-            self._execute(_finish_events(len(refs)), (self._now, *refs))
-            self._execute(_delete_bodies(len(refs)), refs)
+            self._execute(finish_events(len(refs)), (self._now, *refs))
+            self._execute(delete_bodies(len(refs)), refs)
             self.book.events -= count
             self.book.bytes -= size
         return int(count)
@@ -236,9 +241,15 @@ class Transaction:
     def _keep(self, kept: Sequence[tuple[int, int]]) -> None:
         """Keep of records' targets those that are owed by this word and by every earlier one."""
         small = [value for pair in kept if pair[1] < _INT64 for value in pair]
-        if small and self._execute(_keep_owed(len(small) // 2), small).rowcount == len(kept):
-            return
-        # Bitmasks of more targets than an integer has bits, and records that are gone.
+        if not small or self._execute(keep_owed(len(small) // 2), small).rowcount != len(kept):
+            self._keep_each(kept)
+        # A word that was told to have failed may have been kept: nothing is owed by both together.
+        refs = [ref for ref, _ in kept]
+        for (ref,) in self._execute(owing_nothing(len(refs)), refs).fetchall():
+            self._finish((ref,))
+
+    def _keep_each(self, kept: Sequence[tuple[int, int]]) -> None:
+        """Keep bitmasks of more targets than an integer has bits, and pass over what is gone."""
         for ref, owed in kept:
             row = self._execute("SELECT owed FROM event WHERE ref = ?", (ref,)).fetchone()
             if row is not None:
@@ -364,54 +375,3 @@ def _put_of(record: Record, one: Unpark) -> Put:
 def _chunks(items: Sequence[_T]) -> Iterator[Sequence[_T]]:
     for start in range(0, len(items), _ROWS):
         yield items[start : start + _ROWS]
-
-
-def _marks(count: int) -> str:
-    return ",".join("?" * count)
-
-
-# All these hold question marks and nothing else from outside.
-
-
-@cache
-def _insert_events(count: int) -> str:
-    rows = ",".join(["(?,?,?,NULL,?,?,?)"] * count)
-    # A name that is known ends the transaction, which is then done again with care: to undo this
-    # statement alone, SQLite would have to keep a copy of every page that it changes.
-    return f"INSERT OR ROLLBACK INTO event VALUES {rows}"  # noqa: S608 - as above
-
-
-@cache
-def _insert_bodies(count: int) -> str:
-    rows = ",".join(["(?,?)"] * count)
-    return f"INSERT OR ROLLBACK INTO body VALUES {rows}"  # noqa: S608 - as above
-
-
-@cache
-def _measure(count: int) -> str:
-    return (
-        "SELECT count(*), coalesce(sum(size), 0) FROM event"  # noqa: S608 - as above
-        f" WHERE finished_at IS NULL AND ref IN ({_marks(count)})"
-    )
-
-
-@cache
-def _finish_events(count: int) -> str:
-    return (
-        "UPDATE event SET finished_at = ?, owed = 0, targets = x''"  # noqa: S608 - as above
-        f" WHERE finished_at IS NULL AND ref IN ({_marks(count)})"
-    )
-
-
-@cache
-def _keep_owed(count: int) -> str:
-    rows = ",".join(["(?,?)"] * count)
-    return (
-        f"UPDATE event SET owed = owed & new.column2 FROM (VALUES {rows}) AS new"  # noqa: S608 - as above
-        " WHERE ref = new.column1 AND typeof(owed) = 'integer'"
-    )
-
-
-@cache
-def _delete_bodies(count: int) -> str:
-    return f"DELETE FROM body WHERE ref IN ({_marks(count)})"  # noqa: S608 - as above
