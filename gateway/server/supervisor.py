@@ -105,6 +105,7 @@ class _Worker:
         self.number = number
         self.process: asyncio.subprocess.Process | None = None
         self.health: ProcessHealth | None = None
+        self.has_reported = False
         self.restarts = 0
 
 
@@ -135,11 +136,17 @@ class Supervisor:
         self._log = structlog.get_logger()
 
     def healths(self) -> list[ProcessHealth]:
-        """Give what the living workers last reported."""
+        """Give what the living workers last reported.
+
+        The tree is loading until each has reported once; later the others serve while one of them
+        is replaced.
+        """
         found = [worker.health for worker in self._workers if worker.health is not None]
-        if not self._stopping.is_set():
+        if self._stopping.is_set():
+            return [msgspec.structs.replace(health, phase="draining") for health in found]
+        if all(worker.has_reported for worker in self._workers):
             return found
-        return [msgspec.structs.replace(health, phase="draining") for health in found]
+        return [msgspec.structs.replace(health, phase="loading") for health in found]
 
     def metrics(self) -> bytes:
         """Give the metrics of all workers, dead ones' counts included, added up."""
@@ -232,6 +239,7 @@ class Supervisor:
         try:
             while line := await reader.readline():
                 worker.health = msgspec.json.decode(line, type=ProcessHealth)
+                worker.has_reported = True
                 self._reported.set()
         except (OSError, ValueError, msgspec.DecodeError) as error:
             self._log.error("worker channel", worker=worker.number, error=type(error).__name__)

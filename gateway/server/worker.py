@@ -14,6 +14,7 @@ import os
 import signal
 import socket
 import sys
+from contextlib import suppress
 
 import msgspec
 import structlog
@@ -85,7 +86,7 @@ async def _follow(
     process: ServingProcess, blueprint: Blueprint, reader: asyncio.StreamReader
 ) -> int:
     """Serve by each config that comes, until the supervisor is gone; give the exit code."""
-    while line := await reader.readline():
+    while line := await _line(reader):
         changed = Changed.decode(line)
         try:
             redrawn = await asyncio.to_thread(redraw, blueprint, changed.files, os.environ)
@@ -97,6 +98,14 @@ async def _follow(
     return 0
 
 
+async def _line(reader: asyncio.StreamReader) -> bytes:
+    """Give the next line; nothing where the supervisor is gone, also with a report unread."""
+    try:
+        return await reader.readline()
+    except ConnectionError:
+        return b""
+
+
 async def _report(process: ServingProcess, writer: asyncio.StreamWriter) -> None:
     last, quiet = None, 0
     while True:
@@ -105,7 +114,9 @@ async def _report(process: ServingProcess, writer: asyncio.StreamWriter) -> None
         if health != last or quiet >= _SIGN_OF_LIFE:
             last, quiet = health, 0
             writer.write(msgspec.json.encode(health) + b"\n")
-            await writer.drain()
+            # That the supervisor is gone is told by what it says.
+            with suppress(ConnectionError):
+                await writer.drain()
         await asyncio.sleep(_REPORT)
 
 
