@@ -39,12 +39,14 @@ async def test_an_event_is_answered_once_it_is_stored_and_then_delivered(rig: Ri
 async def test_a_copy_of_what_waits_is_stored_again_and_published_once(rig: Rig) -> None:
     rig.events.go_down()
     assert (await rig.deliver(plan("1", "events"))).status == "stored"
-    assert (await rig.deliver(plan("1", "events"))).status == "stored"
+    # A reload may have given it other targets, which are not stored.
+    copy = await rig.deliver(plan("1", "events", "bus"))
+    assert (copy.status, statuses(copy)) == ("stored", [])
     rig.events.come_up()
     await until(lambda: not rig.waiting)
     assert rig.arrived() == ["events 1"]
     copy = await rig.deliver(plan("1", "events"))
-    assert (copy.status, statuses(copy)) == ("duplicate", [("duplicate", "")])
+    assert (copy.status, statuses(copy)) == ("duplicate", [])
 
 
 async def test_copies_that_come_together_are_one_event(rig: Rig) -> None:

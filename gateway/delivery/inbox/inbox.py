@@ -17,7 +17,14 @@ from gateway.delivery.fanout import Outlets
 from gateway.delivery.inbox.dispatcher import Dispatcher
 from gateway.delivery.inbox.record import Record
 from gateway.delivery.inbox.settling import unavailable
-from gateway.delivery.inbox.store import Bounds, Placed, Store, Usage, Writable
+from gateway.delivery.inbox.store import (
+    Bounds,
+    InboxUnavailableError,
+    Placed,
+    Store,
+    Usage,
+    Writable,
+)
 from gateway.delivery.inbox.terms import Terms
 from gateway.delivery.plan import Plan
 from gateway.delivery.settlement import Delivery, Settlement
@@ -27,7 +34,7 @@ __all__ = ["Inbox"]
 _DISPATCH_SHARE = 0.75
 """Of the time to close: what is on its way to the brokers; the rest is for the store."""
 
-_Wait = asyncio.Future[tuple[Literal["stored", "duplicate", "failed"], str]]
+_Wait = asyncio.Future[Literal["stored", "pending", "finished"] | InboxUnavailableError]
 
 
 class Inbox:
@@ -82,8 +89,9 @@ class Inbox:
         """Store an event; return when that is durable, or at the deadline.
 
         Where it goes is decided when it is dispatched, and not by `outlets`. A copy of an event
-        that waits is `stored`, of one that was settled within the dedupe window `duplicate`. What
-        could not be stored is `failed` with the store's reason or `deadline`; it may be stored all
+        that waits is `stored`, of one that was settled within the dedupe window `duplicate`; both
+        name no target, for a reload may have given the plan others than are stored. What could
+        not be stored is `failed` with the store's reason or `deadline`; it may be stored all
         the same, and the sender's retry is then a copy.
         """
         del outlets
@@ -94,11 +102,15 @@ class Inbox:
         self._store.put(Record(plan, self._clock())).add_done_callback(partial(_placed, wait))
         timer = loop.call_at(deadline, _expire, wait)
         try:
-            status, reason = await wait
+            placed = await wait
         finally:
             timer.cancel()
             del self._open[wait]
-        return Delivery(status, _settlements(plan, status, reason))
+        if isinstance(placed, InboxUnavailableError):
+            return Delivery("failed", _settlements(plan, "failed", placed.reason))
+        if placed == "stored":
+            return Delivery("stored", _settlements(plan, "stored", ""))
+        return Delivery("stored" if placed == "pending" else "duplicate", ())
 
     def give_up(self) -> None:
         """Answer all that is open as failed, now: the process is about to end."""
@@ -119,19 +131,18 @@ def _placed(wait: _Wait, placing: asyncio.Future[Placed]) -> None:
     if wait.done():
         return
     if error is not None:
-        wait.set_result(("failed", unavailable(error).reason))
+        wait.set_result(unavailable(error))
     else:
-        finished = placing.result().state == "finished"
-        wait.set_result(("duplicate" if finished else "stored", ""))
+        wait.set_result(placing.result().state)
 
 
 def _expire(wait: _Wait) -> None:
     if not wait.done():
-        wait.set_result(("failed", "deadline"))
+        wait.set_result(InboxUnavailableError("the inbox", "deadline"))
 
 
 def _settlements(
-    plan: Plan, status: Literal["stored", "duplicate", "failed"], reason: str
+    plan: Plan, status: Literal["stored", "failed"], reason: str
 ) -> tuple[Settlement, ...]:
     """Give every target the event's own status; what is refused already shows its reason."""
     targets = [
