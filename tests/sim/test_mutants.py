@@ -336,7 +336,7 @@ def answer_a_full_store_with_2xx(patch: pytest.MonkeyPatch) -> None:
     def mutant(wait: Any, placing: Any) -> None:
         placing.exception()
         if not wait.done():
-            wait.set_result(("stored", ""))
+            wait.set_result("stored")
 
     patch.setattr(inbox, "_placed", mutant)
 
