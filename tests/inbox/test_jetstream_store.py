@@ -13,11 +13,13 @@ import pytest
 from nats.js import JetStreamContext
 from nats.js.errors import NotFoundError
 
+from gateway.brokers.nats.errors import ConnectionLost
 from gateway.delivery.inbox.jetstream import JetStreamStore
+from gateway.delivery.inbox.jetstream.holding import Holding
 from gateway.delivery.inbox.jetstream.parked import decode_parked, encode_parked
 from gateway.delivery.inbox.record import targets
 from gateway.delivery.inbox.store import Bounds, InboxUnavailableError, InboxUnusableError, Parked
-from tests.inbox.harness import MIB, FeedLog, all_held, outcome, outcomes, record, takes, until
+from tests.inbox.harness import MIB, NOW, FeedLog, all_held, outcome, outcomes, record, takes, until
 from tests.inbox.jetstream_place import STREAM, jetstream_store
 from tests.servers.nats import NatsServer
 
@@ -283,6 +285,28 @@ async def test_what_was_settled_to_the_last_target_before_a_crash_is_finished(
     assert again.entries == {}
 
 
+async def test_what_cannot_be_finished_at_first_is_tried_again(
+    own_nats: NatsServer, start: Starter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, feed = await start(partitions=1)
+    await outcome(store.put(record(1, topics=("a", "b"))))
+    (ref,) = feed.order
+    await store.close(2)
+    async with jetstream(own_nats) as there:
+        for target in range(2):
+            await there.publish(f"{STREAM}.progress.0.{ref}.{target}", b"")
+    finish, failures = Holding._finish, [ConnectionLost("no answer in time")]
+
+    async def fail_once(holding: Holding, ref: int) -> bool:
+        if failures:
+            raise failures.pop()
+        return await finish(holding, ref)
+
+    monkeypatch.setattr(Holding, "_finish", fail_once)
+    store, _ = await start()
+    await until(lambda: store.usage.events == 0)
+
+
 async def test_progress_of_what_is_gone_is_swept_up(own_nats: NatsServer, start: Starter) -> None:
     store, _ = await start(partitions=1)
     await store.close(2)
@@ -325,6 +349,50 @@ async def test_an_operator_drops_what_nobody_holds(start: Starter) -> None:
     assert await operator.discard(ids[:2]) == 2
     _, feed = await start()
     assert len(feed.order) == 1
+
+
+# A stream goes, and is made anew.
+
+
+async def test_a_stream_that_is_made_anew_gives_no_number_again(
+    own_nats: NatsServer, start: Starter
+) -> None:
+    """What is parked or settled is kept by number, and in the streams beside it."""
+    store, feed = await start(partitions=1)
+    given = [record(number, topics=("a", "b")) for number in range(3)]
+    assert await outcomes([store.put(one) for one in given[:2]]) == ["stored"] * 2
+    first, second = feed.order
+    parked = Parked(given[0], 0, "no_stream", "no stream takes it", 1.0)
+    assert await outcome(store.park(first, 0b10, parked)) == "done"
+    assert await outcome(store.settle(second, 0b01)) == "done"
+    await store.close(2)
+    async with jetstream(own_nats) as there:
+        await there.delete_stream(STREAM)
+    store, feed = await start()
+    assert await outcomes([store.put(one) for one in given]) == ["stored"] * 3
+    await until(lambda: len(feed.order) == 3)
+    assert [feed.entries[ref].owed for ref in feed.order] == [0b11] * 3
+    assert min(feed.order) > second
+    assert store.usage.events == 3
+
+
+@pytest.mark.parametrize("gone", ["", "_PARKED", "_STATE"])
+async def test_a_stream_that_is_deleted_under_a_gateway_is_made_anew_and_read(
+    own_nats: NatsServer, start: Starter, gone: str
+) -> None:
+    store, feed = await start(partitions=1)
+    assert await outcomes([store.put(record(number)) for number in range(3)]) == ["stored"] * 3
+    async with jetstream(own_nats) as there:
+        await there.delete_stream(f"{STREAM}{gone}")
+    await until(lambda: takes(store) == "no")
+    await until(lambda: takes(store) == "yes" and len(store.partitions) == 1)
+    assert await outcome(store.put(record(9))) == "stored"
+    await until(lambda: NOW + 9 in [entry.stored_at for entry in feed.entries.values()])
+    ref = next(ref for ref, entry in feed.entries.items() if entry.stored_at == NOW + 9)
+    parked = Parked(record(9), 0, "no_stream", "no stream takes it", 1.0)
+    await until(lambda: takes(store) == "yes" and len(store.partitions) == 1)
+    assert await outcome(store.park(ref, 0, parked)) == "done"
+    assert "parked" in [one.state for one in await all_held(store)]
 
 
 # The server goes, and comes back.

@@ -123,7 +123,7 @@ class Desk:
 
     async def _waiting(self, wire: Wire) -> AsyncGenerator[Held, None]:
         settled: dict[int, int] = {}
-        pattern = f"{self._layout.stream}.progress.>"
+        pattern = self._layout.progress_in()
         for subject in await questions.subjects(wire.requests, self._layout.state, pattern):
             mark = self._layout.mark_of(subject)
             settled[mark.ref] = settled.get(mark.ref, 0) | 1 << mark.target

@@ -145,7 +145,7 @@ class Holding:
         self.owed[found.seq], self._sizes[found.seq] = owed, found.size
         if not owed:
             # Its last target was settled, and then the process died or the lease went.
-            task = asyncio.create_task(self._finish(found.seq))
+            task = asyncio.create_task(self._finish_surely(found.seq))
             self._tasks.add(task)
             task.add_done_callback(self._done)
             return
@@ -231,6 +231,17 @@ class Holding:
             self._marked.discard(ref)
             self._forget_marks(wire, ref)
         return there
+
+    async def _finish_surely(self, ref: int) -> None:
+        """Remove a record that nobody is to dispatch, and so nobody else tries to."""
+        while True:
+            try:
+                await self._finish(ref)
+            except (ConnectionLost, ApiRefused) as error:
+                log.warning("inbox: message %d is settled and still there: %s", ref, error)
+                await asyncio.sleep(_AGAIN_AFTER)
+            else:
+                return
 
     def _forget_marks(self, wire: Wire, ref: int) -> None:
         body = {"filter": self._layout.progress(self.partition, ref)}

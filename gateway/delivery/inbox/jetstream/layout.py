@@ -113,9 +113,9 @@ class Layout(msgspec.Struct, frozen=True):
         """The subject that says that a target is settled, or the pattern of all of a record."""
         return f"{self.stream}.progress.{partition}.{ref}.{'*' if target is None else target}"
 
-    def progress_in(self, partition: int) -> str:
-        """The pattern of all progress in a partition."""
-        return f"{self.stream}.progress.{partition}.>"
+    def progress_in(self, partition: int | None = None) -> str:
+        """The pattern of all progress, in one partition or in all."""
+        return f"{self.stream}.progress.{'*' if partition is None else partition}.>"
 
     def parked_as(self, partition: int, ref: int, target: int) -> str:
         """The subject of a parked target: parking it twice is refused by the server."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from typing import Any
 
 import msgspec
@@ -15,7 +16,7 @@ from gateway.delivery.inbox.jetstream.layout import (
     foreign,
     partitions_of,
 )
-from gateway.delivery.inbox.jetstream.questions import WITHIN, look, update
+from gateway.delivery.inbox.jetstream.questions import WITHIN, look, subjects, update
 from gateway.delivery.inbox.store import Bounds, InboxUnusableError
 
 __all__ = ["NEEDED_VERSION", "provision", "streams_of"]
@@ -30,6 +31,7 @@ _FEWER = {10005, 10023, 10074}
 """No suitable peers; insufficient resources; replicas need a cluster."""
 _NAME_IN_USE = 10058
 _OVERLAP = 10065
+_NUMBERS_A_SECOND = 1000
 
 
 async def provision(
@@ -48,6 +50,8 @@ async def provision(
             remedy = "it is created by a gateway in inbox mode; check delivery.inbox.stream"
             raise InboxUnusableError(f"stream {settings['name']}", problem, remedy)
         if found is None:
+            if settings["name"] == layout.stream:
+                settings["first_seq"] = await _first_number(requests, layout)
             replicas = await _create(requests, settings)
             continue
         replicas = found.num_replicas
@@ -82,6 +86,20 @@ async def streams_of(
         remedy = f"remove {layout.state} if nothing waits in {layout.stream}"
         raise InboxUnusableError(f"stream {layout.stream}", problem, remedy)
     return msgspec.structs.replace(layout, partitions=partitions.pop()), there
+
+
+async def _first_number(requests: Requests, layout: Layout) -> int:
+    """Give the first number of a stream of what waits: one that no record has had before.
+
+    The stream may have been deleted, and what is parked and settled is kept by number beside it;
+    replicas that run have numbers in memory. So it counts on from the time, and from what is kept.
+    """
+    first = int(time.time() * _NUMBERS_A_SECOND)
+    kept = ((layout.parked, layout.parked_in()), (layout.state, layout.progress_in()))
+    for stream, pattern in kept:
+        for subject in await subjects(requests, stream, pattern):
+            first = max(first, layout.mark_of(subject).ref + 1)
+    return first
 
 
 async def _create(requests: Requests, settings: dict[str, Any]) -> int:

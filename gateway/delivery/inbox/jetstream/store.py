@@ -258,13 +258,15 @@ class JetStreamStore:
     async def _look(self, wire: Wire) -> None:
         """Ask how much there is. What this process was told meanwhile is newer than the answer."""
         before = self._meter.writes
-        waiting = await questions.look(wire.requests, self._layout.stream)
-        parked = await questions.look(wire.requests, self._layout.parked)
-        if before != self._meter.writes and self._passed_over < _PASSED_OVER:
+        streams = (self._layout.stream, self._layout.parked, self._layout.state)
+        waiting, parked, state = [await questions.look(wire.requests, one) for one in streams]
+        if self._dispatches and (waiting is None or parked is None or state is None):
+            log.error("inbox: a stream of %s was deleted; it is made anew", self._layout.stream)
+            wire.connection_silent("a stream of the inbox was deleted")
+        elif before != self._meter.writes and self._passed_over < _PASSED_OVER:
             self._passed_over += 1
-            return
-        self._passed_over = 0
-        if waiting is not None and parked is not None:
+        elif waiting is not None and parked is not None:
+            self._passed_over = 0
             there, aside = waiting.state, parked.state
             self._meter.looked(Usage(there.messages, there.bytes, aside.messages, aside.bytes))
 
