@@ -4,7 +4,7 @@ One key per event holds who delivers it and what is settled. Every write is made
 writer has read, so of two that want an event one gets it. A holder writes again before its lease is
 over, for as long as a publish of the event is on its way; of one that is gone the key stays as it
 is, and whoever has watched it unchanged for the length of the lease takes it over. So no clock is
-compared with another's, but for the age of what is remembered, where seconds do not matter.
+compared with another's; the age of what is remembered is by the server's clock for all.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import secrets
-import time
 from collections.abc import Callable, Iterable
 from functools import partial
 
@@ -48,7 +47,7 @@ class _Record(msgspec.Struct, frozen=True, omit_defaults=True):
     """Seconds without a write after which the holder is given up."""
     complete: bool = False
     since: float = 0.0
-    """When it was complete, or last attempted: seconds of Unix time, by the writer's clock."""
+    """When it was complete, or last attempted: seconds of Unix time, by the server's clock."""
     targets: dict[str, Settlement] = msgspec.field(default_factory=dict)
 
 
@@ -155,12 +154,13 @@ class Leases:
         self, key: str, found: Revision | None, unchanged: float
     ) -> tuple[int, _Record] | None:
         """Give what to write over, where nobody else has it: its number, and what it says."""
-        if found is None:
-            return 0, _Record(key)
+        if found is None or not found.value:
+            # An operator has deleted it, which leaves a mark.
+            return (0 if found is None else found.number), _Record(key)
         record = _decode(found.value)
         if record.holder not in ("", self._id) and unchanged < record.lease:
             return None
-        age = time.time() - record.since
+        age = self.bucket.clock() - record.since
         retention = self._retention
         if age >= (retention.window if record.complete else retention.incomplete_for):
             record = _Record(key)
@@ -171,13 +171,13 @@ class Leases:
         now = asyncio.get_running_loop().time()
         claimed = msgspec.structs.replace(record, holder=self._id, lease=self._lease)
         if not record.complete:
-            claimed = msgspec.structs.replace(claimed, since=time.time())
+            claimed = msgspec.structs.replace(claimed, since=self.bucket.clock())
         try:
             number = await self.bucket.put(_name(key), _encode(claimed), over)
         except RevisionError:
             return None
         self._held[key] = _Lease(claimed, number, now)
-        age = max(0.0, time.time() - record.since) if record.complete else 0.0
+        age = max(0.0, self.bucket.clock() - record.since) if record.complete else 0.0
         return Known(record.targets, record.complete, age)
 
     async def _release(self, lease: _Lease, known: Known, done: Callable[[bool], None]) -> None:
@@ -185,16 +185,30 @@ class Leases:
         record, ttl = _Record(lease.record.event), _FREE_FOR
         if known.targets and not (known.complete and known.age >= window):
             ttl = window - known.age if known.complete else self._retention.incomplete_for
-            since = time.time() - known.age
+            since = self.bucket.clock() - known.age
             targets = {target: _short(one) for target, one in known.targets.items()}
             record = _Record(record.event, "", 0.0, known.complete, since, targets)
         async with lease.lock:
             try:
-                await self.bucket.put(_name(record.event), _encode(record), lease.number, ttl)
+                await self._over(lease, record, ttl)
             except (BucketError, RevisionError):
                 done(False)
                 return
         done(True)
+
+    async def _over(self, lease: _Lease, record: _Record, ttl: float | None = None) -> None:
+        """Write over this process's last write, also over one whose answer was lost.
+
+        Raises `RevisionError` where the last write is another's, and `BucketError`.
+        """
+        name, value = _name(record.event), _encode(record)
+        try:
+            lease.number = await self.bucket.put(name, value, lease.number, ttl)
+        except RevisionError:
+            found = await self.bucket.get(name)
+            if found is None or found.value != _encode(lease.record):
+                raise
+            lease.number = await self.bucket.put(name, value, found.number, ttl)
 
     def _forget(self, key: str, task: asyncio.Task[None]) -> None:
         if self._releasing.get(key) is task:
@@ -217,8 +231,7 @@ class Leases:
         now = asyncio.get_running_loop().time()
         try:
             async with lease.lock:
-                value = _encode(lease.record)
-                lease.number = await self.bucket.put(_name(key), value, lease.number)
+                await self._over(lease, lease.record)
             lease.since = now
         except RevisionError:
             self._lose(key, lease)

@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
@@ -49,6 +51,8 @@ _NOBODYS = "0" * 32
 _TTL_SINCE = (2, 11)
 _WRONG_REVISION = 10071
 _STORE_FAILED = 10077
+_NO_STREAM = 503
+"""No stream takes a subject: it is deleted, or has no leader."""
 _FULL = ("maximum messages", "maximum bytes", "insufficient", "no space")
 
 BucketReason = Literal["unreachable", "timeout", "full", "refused"]
@@ -68,6 +72,7 @@ class Revision(msgspec.Struct, frozen=True):
 
     number: int
     value: bytes
+    """Empty where the key was deleted: that is a write, too."""
 
 
 class BucketError(GatewayError):
@@ -100,6 +105,10 @@ class Bucket:
         self._session: Session | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._moved = asyncio.Event()
+        self._missed = asyncio.Event()
+        """Set when the stream did not take a write: it may be deleted."""
+        self._ahead: float | None = None
+        """Seconds from event-loop time to the server's Unix time."""
         self._problem = ""
         self.has_ttl = False
         """Whether a write may say how long it lasts."""
@@ -108,6 +117,12 @@ class Bucket:
     def up(self) -> bool:
         """Whether a write could succeed now."""
         return self._session is not None
+
+    def clock(self) -> float:
+        """Unix seconds by the server's clock, which is one for all who share the bucket."""
+        if self._ahead is None:
+            return time.time()
+        return asyncio.get_running_loop().time() + self._ahead
 
     def start(self) -> None:
         """Begin to connect, in the background and for ever."""
@@ -178,6 +193,8 @@ class Bucket:
             lost = self._session is None or self._session.ended.done()
             reason: BucketReason = "unreachable" if lost else "timeout"
             return BucketError(self._settings.name, reason, error.problem)
+        if error.error.code == _NO_STREAM:
+            self._missed.set()
         full = _is_full(error.error)
         return BucketError(self._settings.name, "full" if full else "refused", str(error))
 
@@ -207,21 +224,39 @@ class Bucket:
         session = await Session.open(client_options(self._broker, self._config))
         moving = asyncio.create_task(self._moved.wait())
         try:
-            config = await self._provide(session)
-            # Who may write and not read would hand over what nobody gets to see.
-            await session.requests.last(self._stream, self._subject(_NOBODYS), _MAKE_WITHIN)
-            self.has_ttl = config.allow_msg_ttl
-            if self._problem:
-                log.info("bucket %s: connected", self._settings.name)
-            self._problem = ""
-            self._session = session
-            await asyncio.wait((session.ended, moving), return_when=asyncio.FIRST_COMPLETED)
-            if session.ended.done():
-                raise ConnectionLost(session.ended.result())
+            while not moving.done():
+                self._missed.clear()
+                await self._open(session)
+                await self._until_missed(session.ended, moving)
+                if session.ended.done():
+                    raise ConnectionLost(session.ended.result())
         finally:
             self._session = None
             moving.cancel()
             await session.close()
+
+    async def _open(self, session: Session) -> None:
+        """Be up, once the bucket is there and can be read. Raises why it cannot."""
+        config = await self._provide(session)
+        # Who may write and not read would hand over what nobody gets to see.
+        await session.requests.last(self._stream, self._subject(_NOBODYS), _MAKE_WITHIN)
+        view = await session.requests.stream_state(self._stream, _MAKE_WITHIN)
+        self._ahead = _unix(view.ts) - asyncio.get_running_loop().time()
+        self.has_ttl = config.allow_msg_ttl
+        if self._problem:
+            log.info("bucket %s: connected", self._settings.name)
+        self._problem = ""
+        self._session = session
+
+    async def _until_missed(self, *ends: asyncio.Future[Any]) -> None:
+        """Wait for an end, or until the stream does not take a write; then for a moment more."""
+        missed = asyncio.create_task(self._missed.wait())
+        try:
+            await asyncio.wait((missed, *ends), return_when=asyncio.FIRST_COMPLETED)
+            if missed.done():
+                await asyncio.wait(ends, timeout=_BACKOFF, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            missed.cancel()
 
     async def _provide(self, session: Session) -> StreamConfigView:
         """Give the bucket's settings, and make it where it is not there."""
@@ -273,6 +308,14 @@ def bucket_stream(settings: BucketSettings, replicas: int, *, has_ttl: bool) -> 
         "duplicate_window": int(min(120.0, settings.max_age) * _NANOSECONDS),
         **ttl,
     }
+
+
+def _unix(time_of_server: str) -> float:
+    """Unix seconds of a time as a server tells it; ours where it tells none."""
+    try:
+        return datetime.fromisoformat(f"{time_of_server[:19]}+00:00").timestamp()
+    except ValueError:
+        return time.time()
 
 
 def _is_full(error: ApiError) -> bool:

@@ -68,6 +68,8 @@ class StreamView(msgspec.Struct, frozen=True):
 
     config: StreamConfigView = StreamConfigView("")
     state: StreamState = StreamState()
+    ts: str = ""
+    """The server's time of the answer, as in `StoredMessage`; servers before 2.10 leave it out."""
     error: ApiError | None = None
 
 
