@@ -101,8 +101,20 @@ class Book(Memory[_Page]):
         claim.line.pop(holder, None)
         return None
 
+    def waited_for(self) -> set[int]:
+        """The processes that have a claim which others wait for."""
+        return {claim.holder[0] for claim in self._claims.values() if claim.line}
+
+    def held_by(self, process: int) -> list[tuple[str, int]]:
+        """The claims that a process has: their keys and numbers."""
+        return [
+            (key, claim.holder[1])
+            for key, claim in self._claims.items()
+            if claim.holder[0] == process
+        ]
+
     def give_up(self, process: int, now: float) -> list[Grant]:
-        """Take back all that a process has claimed: it is gone, and what it wrote stays."""
+        """Take back all that a process has claimed: it is gone or frozen; what it wrote stays."""
         grants = []
         for key, claim in list(self._claims.items()):
             for holder in [one for one in claim.line if one[0] == process]:

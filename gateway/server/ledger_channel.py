@@ -3,7 +3,8 @@
 Each worker has a private pair of sockets for it, beside that of its orders. What one turn of a
 process's loop has to say goes out in one frame: its length in four bytes, then a list in
 MessagePack. Neither end ever waits for the other: one that does not read is cut off, and its worker
-delivers unshared from then on. That must not stop a supervisor, or a worker.
+delivers unshared from then on. That must not stop a supervisor, or a worker. One that is frozen
+loses the claims that others wait for, and those who wait for a frozen supervisor go on unshared.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ _LOOKS = 4
 """Without an answer. Counted, not timed: a process that was stopped has yet to read what came."""
 _FLUSH_WITHIN = 1.0
 _TICK = 1.0
+_QUIET_TICKS = 4
+"""Without an answer, while others wait: then a worker's claims pass on. Counted, as above."""
 _EXPIRED_PER_TICK = 10_000
 
 
@@ -66,7 +69,21 @@ class _Held(_Message, frozen=True, tag="held"):
     """Another worker has it: stand in line."""
 
 
-_Any = _Claim | _Withdraw | _Release | _Granted | _Held
+class _Lost(_Message, frozen=True, tag="lost"):
+    """The claim has passed on: its worker did not answer."""
+
+    key: str
+
+
+class _Ask(_Message, frozen=True, tag="ask"):
+    """Are you there? Others wait for what you have claimed."""
+
+
+class _Here(_Message, frozen=True, tag="here"):
+    """The answer to it."""
+
+
+_Any = _Claim | _Withdraw | _Release | _Granted | _Held | _Lost | _Ask | _Here
 _encode = msgspec.msgpack.Encoder().encode
 _frames = msgspec.msgpack.Decoder(list[_Any]).decode
 _targets = msgspec.msgpack.Decoder(dict[str, Settlement]).decode
@@ -162,6 +179,8 @@ class BookKeeper:
         self.metrics = LedgerMetrics()
         self._book = Book(retention, lambda state: self.metrics.evicted.labels(state).inc())
         self._ends: dict[int, _End] = {}
+        self._quiet: dict[int, int] = {}
+        """Of processes that others wait for: ticks since one was heard."""
         self._count = 0
         self._ticker: asyncio.Task[None] | None = None
         self._stopped = False
@@ -203,23 +222,30 @@ class BookKeeper:
         now = asyncio.get_running_loop().time()
         number = message.number
         holder = (process, number)
+        if self._quiet:
+            self._quiet.pop(process, None)
         match message:
             case _Claim(key=key):
                 report = self._book.claim(key, holder, now)
-                answer = _Held(number) if report is None else _Granted(number, report)
-                self._ends[process].send(answer)
+                self._say(process, _Held(number) if report is None else _Granted(number, report))
             case _Release(key=key, report=report):
                 self._tell(self._book.release(key, holder, report, now))
             case _Withdraw(key=key):
                 self._tell(self._book.withdraw(key, holder, now))
-            case _:
+            case _ if not isinstance(message, _Here):
                 self._ends[process].end("a message that is not a worker's")
 
     def _tell(self, grant: Grant | None) -> None:
         if grant is None:
             return
         process, number = grant.holder
-        self._ends[process].send(_Granted(number, grant.report))
+        self._say(process, _Granted(number, grant.report))
+
+    def _say(self, process: int, message: _Any) -> None:
+        # What a worker had that has just been cut off has passed on already.
+        end = self._ends.get(process)
+        if end is not None:
+            end.send(message)
 
     def _ended(self, process: int, worker: int, why: str) -> None:
         del self._ends[process]
@@ -233,7 +259,23 @@ class BookKeeper:
         loop = asyncio.get_running_loop()
         while True:
             self._book.expire(loop.time(), _EXPIRED_PER_TICK)
+            self._look_at_waited_for(loop.time())
             await asyncio.sleep(_TICK)
+
+    def _look_at_waited_for(self, now: float) -> None:
+        """Ask those who have what others wait for, and pass on what one has that is frozen."""
+        waited_for = self._book.waited_for()
+        self._quiet = {process: self._quiet.get(process, 0) + 1 for process in waited_for}
+        for process, ticks in tuple(self._quiet.items()):
+            if ticks <= _QUIET_TICKS:
+                self._say(process, _Ask(0))
+                continue
+            del self._quiet[process]
+            structlog.get_logger().warning("worker does not answer, its claims pass on")
+            for key, number in self._book.held_by(process):
+                self._say(process, _Lost(number, key))
+            for grant in self._book.give_up(process, now):
+                self._tell(grant)
 
 
 class _Asked:
@@ -302,6 +344,19 @@ class BookClient:
 
     def _take(self, message: _Any) -> None:
         self._silent = False
+        match message:
+            case _Ask(number=number):
+                self._end.send(_Here(number))
+            case _Lost(number=number, key=key):
+                # It may have been asked for once more before this was read.
+                self._end.send(_Withdraw(number, key))
+                if self._held.get(key) == number:
+                    del self._held[key]
+                    self._on_lost(key)
+            case _:
+                self._answered(message)
+
+    def _answered(self, message: _Any) -> None:
         asked = self._asked.get(message.number)
         if asked is None or asked.future.done():
             return
@@ -321,7 +376,11 @@ class BookClient:
     def _sweep(self) -> None:
         """Go on unshared with what the supervisor does not answer."""
         self._sweeper = None
-        for asked in tuple(self._asked.values()):
+        for number, asked in tuple(self._asked.items()):
+            if asked.answered:
+                # Asked again, for nothing else shows that the supervisor is still there.
+                asked.looks, asked.answered = 0, False
+                self._end.send(_Claim(number, asked.key))
             asked.looks += 1
             if not asked.answered and asked.looks > _LOOKS and not asked.future.done():
                 self._silent = True

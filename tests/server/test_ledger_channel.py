@@ -108,6 +108,58 @@ async def test_a_worker_that_is_gone_gives_up_its_claims(rig: Rig) -> None:
     assert await given(waiting[1]) == NOTHING
 
 
+async def test_a_worker_that_is_frozen_does_not_keep_what_others_wait_for(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger_channel, "_TICK", 0.05)
+    one, two = await rig.worker(), await rig.worker()
+    await given(one.claim("k"))
+    await given(one.claim("unwanted"))
+    frozen = one._end._transport
+    assert frozen is not None
+    frozen.pause_reading()
+    assert await given(two.claim("k")) == NOTHING
+    two.release("k", DONE, rig.saved.append)
+    frozen.resume_reading()
+    async with asyncio.timeout(SOON):
+        while len(rig.lost) < 2:
+            await exchange(rig)
+    assert sorted(rig.lost) == ["k", "unwanted"]
+    assert (await given(one.claim("k"))).complete
+
+
+async def test_a_worker_that_is_alive_keeps_what_others_wait_for(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger_channel, "_TICK", 0.01)
+    one, two = await rig.worker(), await rig.worker()
+    await given(one.claim("k"))
+    waiting = two.claim("k")
+    await asyncio.wait([waiting], timeout=2.0)
+    assert not waiting.done()
+    one.release("k", DONE, rig.saved.append)
+    assert (await given(waiting)).complete
+    assert (rig.lost, rig.saved) == ([], [True])
+
+
+async def test_who_stands_in_line_at_a_frozen_supervisor_goes_on_unshared(rig: Rig) -> None:
+    one, two = await rig.worker(), await rig.worker()
+    await given(one.claim("k"))
+    waiting = two.claim("k")
+    await exchange(rig)
+    for end in rig.keeper._ends.values():
+        assert end._transport is not None
+        end._transport.pause_reading()
+    with pytest.raises(Unshared, match="timeout"):
+        await given(waiting)
+    for end in rig.keeper._ends.values():
+        assert end._transport is not None
+        end._transport.resume_reading()
+    one.release("k", DONE, rig.saved.append)
+    await exchange(rig)
+    assert (await given(two.claim("k"))).complete
+
+
 async def test_who_no_longer_waits_leaves_the_line(rig: Rig) -> None:
     one, two, three = await rig.worker(), await rig.worker(), await rig.worker()
     await given(one.claim("k"))
