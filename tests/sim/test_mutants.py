@@ -221,8 +221,8 @@ def write_another_letter(patch: pytest.MonkeyPatch) -> None:
     """A dead letter without the event's bytes."""
     letter = DeadLetter.letter
 
-    def mutant(self: DeadLetter, plan: Plan, refusal: Refusal) -> Message:
-        genuine = letter(self, plan, refusal)
+    def mutant(self: DeadLetter, plan: Plan, refusal: Refusal, target_id: str) -> Message:
+        genuine = letter(self, plan, refusal, target_id)
         return Message(genuine.destination, b"", genuine.headers, genuine.dedupe_id, genuine.key)
 
     patch.setattr(DeadLetter, "letter", mutant)
