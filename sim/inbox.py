@@ -57,6 +57,11 @@ class InboxJudge(Judge):
         """Targets that were given up, or could not be for want of room."""
         self._told_in: dict[tuple[str, int], int] = {}
 
+    def may_tell_nothing(self, request: Request, told: list[str]) -> bool:
+        """A copy of a stored event names no targets: a reload may have given it others since."""
+        copies = [one for one in self.requests if one.event is request.event]
+        return not told and request.status in {"stored", "duplicate"} and len(copies) > 1
+
     # What is durable.
 
     def inserted(self, record: Record) -> None:
