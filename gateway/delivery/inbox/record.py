@@ -10,6 +10,7 @@ import hashlib
 
 import msgspec
 
+from gateway import GatewayError
 from gateway.brokers.base import Headers, Message
 from gateway.delivery.plan import Assignment, Plan, Refusal
 from gateway.metadata import Metadata
@@ -30,8 +31,13 @@ FORM = 1
 """The version of the encoded form that this code writes."""
 
 
-class RecordError(ValueError):
+class RecordError(GatewayError):
     """Stored bytes that are no record of a version this code knows."""
+
+    def __init__(self, problem: str) -> None:
+        self.problem = problem
+        """What they are instead: nothing of what they hold."""
+        super().__init__(problem)
 
 
 class Record(msgspec.Struct, frozen=True, gc=False):

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 import msgspec
 
+from gateway import GatewayError
 from gateway.delivery.inbox.record import decode, encode
 from gateway.delivery.inbox.store import Held
 
@@ -49,8 +50,12 @@ _LENGTH = struct.Struct(">I")
 _UCRED = struct.Struct("3i")
 
 
-class WireError(ValueError):
+class WireError(GatewayError):
     """What was read is no frame of ours, or too large."""
+
+    def __init__(self, problem: str) -> None:
+        self.problem = problem
+        super().__init__(problem)
 
 
 class Hello(msgspec.Struct, frozen=True, tag="hello", array_like=True):
