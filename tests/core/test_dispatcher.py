@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from gateway.brokers.base import Message, Receipt, State
-from gateway.delivery.inbox import dispatcher as dispatching
+from gateway.delivery.inbox import flights
 from gateway.delivery.inbox.fake import FakeStore
 from gateway.delivery.inbox.store import Bounds
 from gateway.delivery.inbox.windows import Window
@@ -236,7 +236,7 @@ async def test_a_replayed_letter_has_an_id_of_its_own() -> None:
 async def test_a_publish_that_is_never_answered_blocks_its_lane_for_a_while_only(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(dispatching, "_MARGIN", 0.01)
+    monkeypatch.setattr(flights, "_MARGIN", 0.01)
     async with Rig(request_timeout=0.01) as rig:
         publish = rig.events.publish
         silent = asyncio.get_running_loop().create_future()

@@ -13,11 +13,11 @@ import random
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from functools import partial
 
 import msgspec
 
-from gateway.brokers.base import Message, Receipt, Refused, State, Unknown
+from gateway.brokers.base import Message, Receipt, Refused, State
+from gateway.delivery.inbox.flights import Flight, Flights
 from gateway.delivery.inbox.lanes import NO_BROKER, Lanes, Task
 from gateway.delivery.inbox.outcomes import (
     DispatchListener,
@@ -51,23 +51,8 @@ _TAKEN_AT_ONCE = 64
 """Tasks that begin before the event loop has a turn."""
 _CACHED_BYTES = 32 * 1024 * 1024
 """Of records that were just stored, so that they need not be loaded."""
-_RETRY_WITHIN = 10.0
-"""Seconds that a broker may try by itself. A record that fails then leaves its place to others."""
-_MARGIN = 10.0
-"""Seconds that a broker's answer may be later than its contract says."""
 _LOOK_AT_AGES = 3600.0
 """Seconds between looks at the ages at the most: the clock may have been set."""
-
-
-class _Flight(msgspec.Struct, eq=False, gc=False):
-    """A publish that is on its way."""
-
-    task: Task
-    record: Record
-    refusal: Refusal | None
-    """Why it is a dead letter."""
-    late_at: float
-    answered: bool = False
 
 
 class Dispatcher:
@@ -92,10 +77,9 @@ class Dispatcher:
         self._settling = Settling(store, self.lanes, self)
         self._loading: dict[int, list[Task]] = {}
         self._loads: set[asyncio.Task[None]] = set()
-        self._flights: dict[_Flight, None] = {}
+        self._flights = Flights(self._landed)
         self._pumping: asyncio.Handle | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._sweeper: asyncio.TimerHandle | None = None
         self._running = False
         self._idle: asyncio.Event | None = None
         self._terms = terms
@@ -143,8 +127,7 @@ class Dispatcher:
             with suppress(TimeoutError):
                 async with asyncio.timeout(timeout):
                     await self._idle.wait()
-        if self._sweeper is not None:
-            self._sweeper.cancel()
+        self._flights.close()
 
     # The feed: see `Feed`.
 
@@ -281,44 +264,17 @@ class Dispatcher:
     def _publish(
         self, task: Task, record: Record, message: Message, refusal: Refusal | None
     ) -> None:
-        loop = asyncio.get_running_loop()
         reach = self._terms.reaches.get(task.broker)
         if reach is None:
             # A reload took the broker away while the record was loaded.
             self._again(task, ours=True)
             return
-        within = min(_RETRY_WITHIN, reach.request_timeout)
-        now = loop.time()
-        flight = _Flight(task, record, refusal, now + within + reach.request_timeout + _MARGIN)
-        self._flights[flight] = None
-        if self._sweeper is None:
-            self._sweeper = loop.call_at(flight.late_at, self._sweep)
-        ack = self._terms.outlets.brokers[task.broker].publish(message, now + within)
-        ack.add_done_callback(partial(self._answered, flight))
-
-    def _sweep(self) -> None:
-        """End what a broker never answers, against its contract; no lane waits for it for ever."""
-        now = asyncio.get_running_loop().time()
-        self._sweeper = None
-        for flight in [flight for flight in self._flights if flight.late_at <= now]:
-            destination = flight.task.place.name
-            self._end(flight, Unknown(flight.task.broker, destination, "no_ack"))
-        if self._flights:
-            # They are in the order in which they began; the longest bound differs little.
-            late_at = min(flight.late_at for flight in self._flights)
-            self._sweeper = asyncio.get_running_loop().call_at(late_at, self._sweep)
+        broker = self._terms.outlets.brokers[task.broker]
+        self._flights.begin(Flight(task, record, refusal), broker, message, reach)
 
     # What ends.
 
-    def _answered(self, flight: _Flight, ack: asyncio.Future[Receipt]) -> None:
-        lost = Unknown(flight.task.broker, flight.task.place.name, "no_ack")
-        outcome = lost if ack.cancelled() else ack.exception() or ack.result()
-        if not flight.answered:
-            self._end(flight, outcome)
-
-    def _end(self, flight: _Flight, outcome: Receipt | BaseException) -> None:
-        flight.answered = True
-        del self._flights[flight]
+    def _landed(self, flight: Flight, outcome: Receipt | BaseException) -> None:
         task, record, refusal = flight.task, flight.record, flight.refusal
         self._listener.attempted(task.broker, attempt(outcome))
         if isinstance(outcome, Receipt):
@@ -338,7 +294,7 @@ class Dispatcher:
             self._failed(flight, outcome)
         self._settle_down()
 
-    def _failed(self, flight: _Flight, error: BaseException) -> None:
+    def _failed(self, flight: Flight, error: BaseException) -> None:
         """Try again later, and a dead letter where it goes by then."""
         task, record, refusal = flight.task, flight.record, flight.refusal
         reason, detail = why(error)
