@@ -200,12 +200,12 @@ class Gateway:
         self._phase = "draining"
         asyncio.get_running_loop().call_later(within, self._deliverer.give_up)
 
-    async def close(self, timeout: float) -> None:
-        """Flush and disconnect, for at most `timeout` seconds."""
+    async def close(self, timeout: float, spare: float = 0.0) -> None:
+        """Flush and disconnect, for at most `timeout` seconds, and the inbox for `spare` more."""
         self._phase = "draining"
         self._closing = True
         if self._inbox is not None:
-            await self._inbox.close(timeout * _CLOSE_INBOX_SHARE)
+            await self._inbox.close(timeout * _CLOSE_INBOX_SHARE + spare)
             timeout *= 1 - _CLOSE_INBOX_SHARE
         await self._clients.close(timeout)
         if self._shared is not None:

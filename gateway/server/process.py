@@ -64,11 +64,14 @@ class ServingProcess:
 
     async def stop(self) -> None:
         """Stop accepting, finish or fail what is in flight within `server.shutdown`, flush."""
-        within = self._config.shutdown * (1 - _FLUSH_SHARE)
+        began, flush = asyncio.get_running_loop().time(), self._config.shutdown * _FLUSH_SHARE
+        within = self._config.shutdown - flush
         self.gateway.drain(within)
         asyncio.get_running_loop().call_later(within, self.connections.give_up)
         await self.http.stop(within + 1)
-        await self.gateway.close(self._config.shutdown * _FLUSH_SHARE)
+        # What the requests have left is for what the inbox has on its way to the brokers.
+        spare = max(0.0, began + within - asyncio.get_running_loop().time())
+        await self.gateway.close(flush, spare)
 
     def _turned_away(self, status: int, reason: str, seconds: float) -> None:
         now = asyncio.get_running_loop().time()

@@ -13,7 +13,8 @@ from tests.commands.command import gateway
 from tests.e2e.client import Client
 from tests.e2e.conftest import Start
 from tests.e2e.gateway_process import GatewayProcess
-from tests.e2e.test_shutdown import on
+from tests.e2e.test_shutdown import ended, on, until_in_flight
+from tests.inbox.sqlite_file import count
 from tests.servers.nats import NatsServer
 
 UNUSABLE = 2
@@ -56,3 +57,23 @@ async def test_a_foreign_file_is_left_as_it_is(
     assert "is no SQLite file" in said
     assert "delivery.inbox.path" in said
     assert (tmp_path / "inbox.db").read_bytes() == content
+
+
+async def test_what_is_on_its_way_at_sigterm_has_all_of_the_shutdown_to_settle(
+    gateways: Start, own_nats: NatsServer, unique: Callable[[str], str], tmp_path: Path
+) -> None:
+    path = tmp_path / "inbox.db"
+    delivery = {"mode": "inbox", "inbox": {"path": str(path)}}
+    config = {**await on(own_nats, unique("drain")), "delivery": delivery}
+    first = await asyncio.to_thread(gateways, {**config, "server": {"shutdown": "30s"}})
+    async with Client(first) as client:
+        await client.until_ready()
+        own_nats.pause()
+        assert (await client.post()).word == (200, "stored")
+        await until_in_flight(client)
+    first.terminate()
+    # Longer than a quarter of the shutdown, which is what the brokers have to be flushed.
+    await asyncio.sleep(9)
+    own_nats.resume()
+    assert (await ended(first))[0] == 0
+    assert count(path, "body") == 0
