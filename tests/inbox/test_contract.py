@@ -246,6 +246,8 @@ async def test_a_live_change_of_the_bound_counts_at_once(opened: Opened) -> None
 async def test_a_record_that_could_never_fit_is_refused(opened: Opened) -> None:
     store, _ = await opened(Bounds(100_000, MIB, 120.0))
     assert await outcome(store.put(record(1, size=200_000))) == "inbox_full"
+    # It says nothing of the others: they come, for the store is not full.
+    assert takes(store) == Writable.YES
     assert await outcome(store.put(record(2))) == "stored"
     assert takes(store) == Writable.YES
 

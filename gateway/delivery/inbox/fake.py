@@ -367,7 +367,8 @@ class FakeStore:
     def _check_room(self, row: _Row) -> None:
         self._refused = 0
         if self.usage.bytes + _size(row) > self._bounds.max_bytes:
-            self._refused = _size(row)
+            # What could never fit says nothing of the others.
+            self._refused = _size(row) if _size(row) <= self._bounds.max_bytes else 0
             raise InboxFullError(_WHERE, self._bounds.max_bytes)
 
     def _parked_of(self, ids: Sequence[str]) -> list[tuple[tuple[int, int], _ParkedRow]]:

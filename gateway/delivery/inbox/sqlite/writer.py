@@ -267,7 +267,9 @@ class Writer:
             log.warning("inbox %s: can be written again", self._path)
         for one in group:
             if isinstance(one, Put):
-                self._missing = one.size if isinstance(one.error, InboxFullError) else 0
+                # What could never fit says nothing of the others.
+                full = isinstance(one.error, InboxFullError) and one.size <= self._bounds.max_bytes
+                self._missing = one.size if full else 0
         room = self._bounds.max_bytes - self._book.bytes
         self._writable = Writable.FULL if self._missing > room else Writable.YES
 
