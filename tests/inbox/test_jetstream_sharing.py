@@ -144,6 +144,8 @@ async def test_what_is_on_its_way_is_waited_for_before_a_partition_moves(stores:
     # All but one of its share.
     await until(lambda: len(second.partitions) == 7)
     assert busy in first.partitions
+    # What is stored there meanwhile waits for nobody's feed: it is the next one's.
+    assert not first._when_fed(busy, 10**18, lambda: None)
     for ref in feed.publishing:
         assert await outcome(first.settle(ref, 0)) == "done"
     await until(lambda: busy in second.partitions)

@@ -14,7 +14,7 @@ from nats.js import JetStreamContext
 from nats.js.errors import NotFoundError
 
 from gateway.brokers.nats.errors import ConnectionLost
-from gateway.delivery.inbox.jetstream import JetStreamStore
+from gateway.delivery.inbox.jetstream import JetStreamStore, pages
 from gateway.delivery.inbox.jetstream.holding import Holding
 from gateway.delivery.inbox.jetstream.parked import decode_parked, encode_parked
 from gateway.delivery.inbox.record import targets
@@ -393,6 +393,25 @@ async def test_a_stream_that_is_deleted_under_a_gateway_is_made_anew_and_read(
     await until(lambda: takes(store) == "yes" and len(store.partitions) == 1)
     assert await outcome(store.park(ref, 0, parked)) == "done"
     assert "parked" in [one.state for one in await all_held(store)]
+
+
+async def test_a_list_that_is_cut_short_is_told(
+    own_nats: NatsServer, start: Starter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its consumer is gone in the middle, with the server that had it, say."""
+    store, _ = await start()
+    await outcomes([store.put(record(number)) for number in range(5)])
+    monkeypatch.setattr(pages, "_PAGE", 2)
+    held = store.held()
+    await anext(held)
+    async with jetstream(own_nats) as there:
+        for one in await there.consumers_info(STREAM):
+            if one.config.deliver_subject is None:
+                await there.delete_consumer(STREAM, one.name)
+    await anext(held)  # of the same page
+    with pytest.raises(InboxUnavailableError, match="the list was cut short"):
+        await anext(held)
+    assert len(await all_held(store)) == 5
 
 
 # The server goes, and comes back.

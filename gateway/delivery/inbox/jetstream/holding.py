@@ -80,6 +80,9 @@ class Holding:
         if self._wire is not None and self._questions is not None:
             self._wire.connection.unsubscribe(self._questions)
         self._wire = self._questions = None
+        self._read_no_more()
+
+    def _read_no_more(self) -> None:
         if self._opening is not None:
             self._opening.cancel()
         if self._follower is not None:
@@ -179,8 +182,7 @@ class Holding:
         Who dispatches the partition next would otherwise publish what comes later in a lane
         before what is still on its way from here.
         """
-        if self._follower is not None:
-            self._follower.stop()
+        self._read_no_more()
         ends = asyncio.get_running_loop().time() + _DRAIN_WITHIN
         while self.owed and asyncio.get_running_loop().time() < ends:
             for ref in list(self.owed):

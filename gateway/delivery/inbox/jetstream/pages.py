@@ -24,6 +24,9 @@ _PAGE_BYTES = 8 * 1024 * 1024
 _KEPT_FOR = 300
 """Seconds that the server keeps a consumer of which nobody wants the next page."""
 _NANOSECONDS = 1_000_000_000
+_NO_MORE = {"404", "408"}
+_NO_MORE_BYTES = "maxbytes"
+"""In the words of a 409, whose others tell that the consumer is gone."""
 
 
 class _Created(msgspec.Struct, frozen=True):
@@ -59,19 +62,19 @@ async def read(wire: Wire, stream: str, pattern: str) -> AsyncIterator[Found]:
 async def _page(wire: Wire, next_subject: str) -> list[Found]:
     """Fetch what there is, up to a page; nothing at the end."""
     found: list[Found] = []
-    ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
     def came(msg: Msg) -> None:
         headers = msg.headers or {}
-        if not msg.reply or "Status" in headers:  # no more, or no more bytes in this page
+        if not msg.reply or "Status" in headers:
             if not ended.done():
-                ended.set_result(None)
+                ended.set_result(_cut_short(headers))
             return
         seq, _, _ = numbers(msg.reply)
         size = stored_size(msg.subject, header_block(headers), msg.data)
         found.append(Found(msg.subject, seq, msg.data, size))
         if len(found) == _PAGE and not ended.done():
-            ended.set_result(None)
+            ended.set_result("")
 
     inbox = f"{new_inbox()}page"
     subscription = wire.connection.subscribe(inbox, came)
@@ -82,7 +85,17 @@ async def _page(wire: Wire, next_subject: str) -> list[Found]:
         await asyncio.wait(ends, timeout=WITHIN, return_when=asyncio.FIRST_COMPLETED)
         if not ended.done():
             raise ConnectionLost("no answer in time")
+        if problem := ended.result():
+            raise ConnectionLost(problem)
         return found
     finally:
         if subscription is not None:
             wire.connection.unsubscribe(subscription)
+
+
+def _cut_short(headers: dict[str, str]) -> str:
+    """Say why there is no more, where that is not because the list, or the page, is at its end."""
+    status, told = headers.get("Status", ""), headers.get("Description", "")
+    if status in _NO_MORE or _NO_MORE_BYTES in told.lower():
+        return ""
+    return f"the list was cut short: {status} {told or 'nobody gives the rest'}; ask again"
