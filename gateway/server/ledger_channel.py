@@ -345,6 +345,8 @@ class BookClient:
     def _take(self, message: _Any) -> None:
         self._silent = False
         match message:
+            case _Granted() | _Held():
+                self._answered(message)
             case _Ask(number=number):
                 self._end.send(_Here(number))
             case _Lost(number=number, key=key):
@@ -353,16 +355,14 @@ class BookClient:
                 if self._held.get(key) == number:
                     del self._held[key]
                     self._on_lost(key)
-            case _:
-                self._answered(message)
 
-    def _answered(self, message: _Any) -> None:
+    def _answered(self, message: _Granted | _Held) -> None:
         asked = self._asked.get(message.number)
         if asked is None or asked.future.done():
             return
         if isinstance(message, _Held):
             asked.answered = True
-        elif isinstance(message, _Granted):
+        else:
             self._held[asked.key] = message.number
             report = message.report
             targets = _targets(report.targets) if report.targets else {}

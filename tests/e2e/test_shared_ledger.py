@@ -176,10 +176,11 @@ async def test_a_resend_after_the_window_is_published_again(
     assert (await stored(kafka_server, topic))[svix_id] == 2
 
 
+@pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGSTOP])
 async def test_a_retry_delivers_when_the_process_that_had_the_event_is_killed(
-    pairs: Make, own_kafka: KafkaServer, unique: Callable[[str], str]
+    pairs: Make, own_kafka: KafkaServer, unique: Callable[[str], str], blow: signal.Signals
 ) -> None:
-    """A worker's claims end with it, a replica's with its lease."""
+    """A worker's claims end with it, or when it is frozen; a replica's with its lease."""
     topic = await own_kafka.create_topic(unique("killed"))
     pair = await pairs(config(own_kafka, topic))
     svix_id, body = new_id(), event()
@@ -192,13 +193,19 @@ async def test_a_retry_delivers_when_the_process_that_had_the_event_is_killed(
         await until(is_in_flight, "the record is on its way")
         early = await pair.clients[1].post(body, signed(body, svix_id))
         assert early.body["reason"] == "in_progress"
-        os.kill(pair.pids[0], signal.SIGKILL)
+        os.kill(pair.pids[0], blow)
+        if blow is signal.SIGSTOP:
+            first.cancel()
         await asyncio.gather(first, return_exceptions=True)
 
     async def is_taken() -> bool:
         return (await pair.clients[1].post(body, signed(body, svix_id))).status == 200
 
-    await until(is_taken, "the event is taken")
+    try:
+        await until(is_taken, "the event is taken")
+    finally:
+        if blow is signal.SIGSTOP:
+            os.kill(pair.pids[0], signal.SIGCONT)
     # The broker may have taken the killed one's record, too: nobody could know.
     assert 1 <= (await stored(own_kafka, topic))[svix_id] <= 2
 
