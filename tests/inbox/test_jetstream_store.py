@@ -120,6 +120,18 @@ async def test_a_stream_that_takes_its_subjects_is_told(
         await start()
 
 
+async def test_an_account_with_room_for_one_replica_is_enough(
+    new_nats: Callable[..., NatsServer],
+) -> None:
+    """The server refuses three for want of room, before it would for want of a cluster."""
+    account = {"jetstream": {"max_file": 4 * MIB}, "users": [{"user": "u", "password": "p"}]}
+    server = new_nats(options={"accounts": {"A": account}, "no_auth_user": "u"})
+    store = jetstream_store(server.url, bounds=Bounds(2 * MIB, MIB, 60.0))
+    await store.start(FeedLog())
+    assert await outcome(store.put(record(1))) == "stored"
+    await store.close(2)
+
+
 async def test_an_operator_creates_nothing(own_nats: NatsServer, start: Starter) -> None:
     with pytest.raises(InboxUnusableError, match="there is no such stream"):
         await start(dispatches=False)

@@ -27,8 +27,9 @@ NEEDED_VERSION = (2, 10)
 """The first server that keeps metadata of streams, and consumers with several filters."""
 
 _REPLICAS = (3, 2, 1)
-_FEWER = {10005, 10023, 10074}
-"""No suitable peers; insufficient resources; replicas need a cluster."""
+_FEWER = {10005, 10023, 10047, 10074}
+"""No suitable peers; insufficient resources, or storage: a server that is alone counts what three
+replicas would take before it says that they need a cluster; replicas need a cluster."""
 _NAME_IN_USE = 10058
 _OVERLAP = 10065
 _NUMBERS_A_SECOND = 1000
