@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sys
-import time
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from pathlib import Path
@@ -13,20 +12,12 @@ from typing import Any, TypeVar
 import click
 import msgspec
 
-from gateway.app import Blueprint
 from gateway.brokers.letters import LettersError
 from gateway.commands.inbox_batch import NotDone, Tally, run_batch, stopping
 from gateway.commands.inbox_places import How, Place, open_places
+from gateway.commands.inbox_read import LISTED, list_items, refuse_doubles, show_item, taken
 from gateway.commands.inbox_select import STATES, Filter, filters
-from gateway.commands.inbox_view import (
-    Row,
-    escaped,
-    item_json,
-    row,
-    show_json,
-    show_text,
-    table,
-)
+from gateway.commands.inbox_view import escaped
 from gateway.commands.loading import load_blueprint
 from gateway.delivery.inbox.letters import Item, ItemState
 from gateway.delivery.inbox.store import InboxUnavailableError
@@ -34,9 +25,6 @@ from gateway.delivery.inbox.store import InboxUnavailableError
 __all__ = ["inbox_command"]
 
 T = TypeVar("T")
-
-_LISTED = 1_000
-"""Rows of a table, which is laid out as a whole."""
 
 _config = click.option(
     "--config", type=click.Path(path_type=Path), required=True, help="The YAML file in use."
@@ -67,7 +55,7 @@ def inbox_command() -> None:
 @click.option(
     "--limit",
     type=click.IntRange(1),
-    help=f"At most so many. Without it text shows {_LISTED:,}, and json all.",
+    help=f"At most so many. Without it text shows {LISTED:,}, and json all.",
 )
 @_format
 @click.pass_context
@@ -86,7 +74,7 @@ def list_command(
     reached.
     """
     wanted = _filter(given, kept=kept)
-    _run(context, _list(load_blueprint(config), wanted, limit, style))
+    _run(context, list_items(load_blueprint(config), wanted, limit, style))
 
 
 @inbox_command.command("show")
@@ -107,12 +95,12 @@ def show_command(
     body: bool,
     style: str,
 ) -> None:
-    """Show all headers and metadata of one item; the body only with --body.
+    """Show one item with all its headers; its body with --body only.
 
     Exit code 0: fine. 1: there is none with this id. 2: bad usage. 3: a broker could not be
     reached.
     """
-    _run(context, _show(load_blueprint(config), name, state, style, body=body))
+    _run(context, show_item(load_blueprint(config), name, state, style, body=body))
 
 
 def _changing(command: Callable[..., None]) -> Callable[..., None]:
@@ -202,7 +190,7 @@ class _Job:
                     counts[item.id] += 1
                     chosen.append(item.id)
                 found.append((place.name, chosen))
-        _refuse_doubles(counts)
+        refuse_doubles(counts)
         missing = [one for one in self.ids if one not in counts]
         return _Selection(tuple(found), tuple(missing))
 
@@ -222,7 +210,7 @@ class _Job:
         return 1 if tally.failed else 0
 
     def _items(self, place: Place) -> AsyncGenerator[Item, None]:
-        return _taken(place.items(self.ids or None), self.wanted)
+        return taken(place.items(self.ids or None), self.wanted)
 
 
 class _Selection(msgspec.Struct, frozen=True):
@@ -285,61 +273,6 @@ async def _work(job: _Job, selection: _Selection, verb: str, done: str) -> int:
     if tally.end is not None:
         click.echo(f"error: {tally.end}", err=True)
     return tally.code()
-
-
-async def _list(blueprint: Blueprint, wanted: Filter, limit: int | None, style: str) -> int:
-    most = limit if limit is not None or style == "json" else _LISTED
-    rows: list[Row] = []
-    count, more, now = 0, False, time.time()
-    async with open_places(blueprint, wanted.state, How()) as places:
-        for place in places:
-            async for item in _taken(place.items(), wanted):
-                if most is not None and count >= most:
-                    more = True
-                    break
-                count += 1
-                if style == "json":
-                    click.echo(item_json(item, now))
-                else:
-                    rows.append(row(item, now))
-    if rows:
-        click.echo("\n".join(table(rows)))
-    if not count:
-        click.echo("nothing is here that the filters take", err=True)
-    if more and limit is None:
-        click.echo(f"these are the first {_LISTED:,}; --limit shows more", err=True)
-    return 0
-
-
-async def _show(
-    blueprint: Blueprint, name: str, state: ItemState | None, style: str, *, body: bool
-) -> int:
-    found: list[Item] = []
-    async with open_places(blueprint, state, How()) as places:
-        for place in places:
-            found += [item async for item in _taken(place.items({name}), Filter(state, kept=True))]
-    if not found:
-        click.echo(f"nothing here has the id {escaped(name, 60)}", err=True)
-        return 1
-    _refuse_doubles(Counter(item.id for item in found))
-    now = time.time()
-    if style == "json":
-        click.echo(show_json(found[0], now, body=body))
-    else:
-        click.echo("\n".join(show_text(found[0], now, body=body)))
-    return 0
-
-
-async def _taken(items: AsyncGenerator[Item, None], wanted: Filter) -> AsyncGenerator[Item, None]:
-    async for item in items:
-        if wanted.takes(item):
-            yield item
-
-
-def _refuse_doubles(counts: Counter[str]) -> None:
-    twice = [name for name, count in counts.items() if count > 1]
-    if twice:
-        raise click.UsageError(f"{twice[0]} is in two places; say which one with --state")
 
 
 def _filter(given: dict[str, Any], *, kept: bool) -> Filter:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeVar
 
 import click
 import msgspec
 
+from gateway import GatewayError
 from gateway.app import Blueprint
 from gateway.brokers.letters import Letter, Letters, LettersUnavailable, Progress
 from gateway.commands.inbox_batch import NotDone
@@ -28,6 +29,7 @@ from gateway.inboxes import make_store
 
 __all__ = ["How", "LettersPlace", "Place", "StorePlace", "open_places", "routing_of"]
 
+T = TypeVar("T")
 
 _CLOSE_WITHIN = 10.0
 
@@ -176,35 +178,47 @@ def routing_of(blueprint: Blueprint) -> Routing:
 
 @asynccontextmanager
 async def open_places(
-    blueprint: Blueprint, state: ItemState | None, how: How
+    blueprint: Blueprint, state: ItemState | None, how: How, away: list[GatewayError] | None = None
 ) -> AsyncIterator[tuple[Place, ...]]:
     """Open what the config has of these places; with `state` those that can have such items.
 
-    Raises `click.UsageError` where there is none, and what `Letters` and `Store` raise.
+    Raises `click.UsageError` where there is none, and what `Letters` and `Store` raise. With `away`
+    a place that cannot be opened is left out, and that error is put there.
     """
     routing = routing_of(blueprint)
     delivery = blueprint.config.delivery
     places: list[Place] = []
     async with AsyncExitStack() as opened:
         if state != "dead-letter" and delivery.mode == "inbox":
-            store = await opened.enter_async_context(_open_store(blueprint))
+            store = await _entered(opened, _open_store(blueprint), away)
             if store is not None:
                 name = f"the inbox {delivery.inbox.path}"
                 places.append(StorePlace(name, store, routing, how))
         elif state in {"pending", "parked"}:
             raise click.UsageError(f"delivery.mode is direct: no event is {state}")
         if state in {None, "dead-letter"} and delivery.dead_letter is not None:
-            letters = await opened.enter_async_context(
-                _open_letters(blueprint, delivery.dead_letter)
-            )
-            kind = blueprint.config.brokers[delivery.dead_letter.broker].kind
-            publishing = Publishing(blueprint)
-            opened.push_async_callback(publishing.close)
-            name = _name(delivery.dead_letter)
-            places.append(LettersPlace(name, kind, letters, routing, publishing.publish, how))
+            letters = await _entered(opened, _open_letters(blueprint, delivery.dead_letter), away)
+            if letters is not None:
+                kind = blueprint.config.brokers[delivery.dead_letter.broker].kind
+                publishing = Publishing(blueprint)
+                opened.push_async_callback(publishing.close)
+                name = _name(delivery.dead_letter)
+                places.append(LettersPlace(name, kind, letters, routing, publishing.publish, how))
         elif state == "dead-letter" or delivery.mode == "direct":
             raise click.UsageError("the config has no delivery.dead_letter: there are no letters")
         yield tuple(places)
+
+
+async def _entered(
+    opened: AsyncExitStack, opening: AbstractAsyncContextManager[T], away: list[GatewayError] | None
+) -> T | None:
+    try:
+        return await opened.enter_async_context(opening)
+    except GatewayError as error:
+        if away is None:
+            raise
+        away.append(error)
+        return None
 
 
 @asynccontextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import signal
 import time
@@ -176,12 +177,13 @@ def inbox_config(nats_url: str, subject: str, directory: Path, **more: Any) -> d
     }
 
 
-def store_events(gateway: GatewayProcess, *names: str) -> None:
-    """Post an event under each name; each is stored."""
+def store_events(gateway: GatewayProcess, *names: str, ready: bool = True) -> None:
+    """Post an event under each name, once its brokers are up with `ready`; each is stored."""
 
     async def post() -> None:
         async with Client(gateway) as client:
-            await client.until_ready()
+            if ready:
+                await client.until_ready()
             for name in names:
                 body = event(id=f"user_{name}")
                 assert (await client.post(body, signed(body, name))).word == (200, "stored")
@@ -236,6 +238,37 @@ def test_the_inbox_is_looked_after_through_the_gateway_and_without_one(
     gateway.start()
     wait_for_states(site, {})
     assert site.delivered_ids() == ["msg_2", "msg_3"]
+
+
+def test_what_waits_is_shown_while_the_broker_of_the_dead_letter_is_away(
+    gateways: Start, tmp_path: Path, unique: Unique
+) -> None:
+    subject = unique("outage")
+    server = f"127.0.0.1:{free_port()}"
+    config = inbox_config(f"nats://{server}", subject, tmp_path)
+    letters = {"broker": "bus", "subject": f"{subject}-letters", "unredacted": True}
+    config["delivery"]["dead_letter"] = letters
+    gateway = gateways(config)
+    site = Site("nats", gateway.directory, server, subject)
+    store_events(gateway, "msg_1", ready=False)
+    away = f"error: bus: could not reach {subject}-letters: broker_down ("
+
+    listed = site.inbox("list", "--format", "json")
+    assert away in listed.err
+    assert listed.code == 3
+    (item,) = map(json.loads, listed.out.splitlines())
+    assert (item["svix_id"], item["state"]) == ("msg_1", "pending")
+
+    shown = site.inbox("show", item["id"])
+    assert "svix_id  msg_1\n" in shown.out
+    assert away in shown.err
+    assert shown.code == 3
+
+    # What changes something does it whole, or for the places that are named.
+    refused = site.inbox("discard", item["id"], "--yes")
+    assert (refused.code, refused.out) == (3, "")
+    done = site.inbox("discard", item["id"], "--yes", "--state", "pending")
+    assert (done.code, done.out) == (0, "discarded 1 of 1\n"), done.err
 
 
 def test_an_inbox_that_does_not_exist_is_not_made(tmp_path: Path, nats_server: NatsServer) -> None:
