@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,18 +52,32 @@ def make_store(config: GatewayConfig, member: Member = ALONE, *, dispatches: boo
 
 
 async def check_inbox(config: GatewayConfig) -> list[Finding]:
-    """Say what the place of the inbox is like, for `check --connect`; a file has nothing to say.
+    """Say what the place of the inbox is like, for `check --connect`; nothing is changed.
 
     Raises `BrokerOptionsError`.
     """
     delivery = config.delivery
-    if delivery.mode == "direct" or delivery.inbox.store != "jetstream":
+    if delivery.mode == "direct":
         return []
+    if delivery.inbox.store == "sqlite":
+        return _directory(delivery.inbox.path)
     from gateway.delivery.inbox.jetstream.check import check_streams  # noqa: PLC0415 - only where it is used
 
     record_bytes = config.server.max_body + HEADROOM
     options = _stream_options(config)
     return await check_streams(options, delivery.inbox.stream, bounds(config), record_bytes)
+
+
+def _directory(path: str) -> list[Finding]:
+    """Warn only: the gateway may be to run elsewhere, or as another user."""
+    directory = Path(path).absolute().parent
+    if not directory.is_dir():
+        problem = f"{directory} does not exist here, and the gateway makes none; create it"
+    elif not os.access(directory, os.W_OK | os.X_OK):
+        problem = f"this user may not write to {directory}; the gateway's has to"
+    else:
+        return []
+    return [Finding("warning", "delivery.inbox.path", problem)]
 
 
 def _stream_options(config: GatewayConfig) -> ClientOptions:

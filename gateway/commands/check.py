@@ -86,7 +86,7 @@ async def _connect(blueprint: Blueprint) -> int:
     """Check all brokers at the same time and print what was found; give the exit code."""
     names = list(blueprint.config.brokers)
     looks = [*(_findings(blueprint, name) for name in names), _inbox(blueprint)]
-    names.append(blueprint.config.delivery.inbox.broker or "")
+    names.append(blueprint.config.delivery.inbox.broker or "inbox")
     leases = make_leases(blueprint.config)
     if leases is not None:
         names.append(blueprint.config.delivery.ledger.broker or "")

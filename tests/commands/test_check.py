@@ -274,3 +274,18 @@ def test_the_date_of_svixs_list_is_told_where_it_is_used(tmp_path: Path) -> None
     assert check(path).out.splitlines()[0] == f"{path}: allow_from: {line}"
     del source["allow_from"]
     assert line not in check(write_config(tmp_path, config)).out
+
+
+def test_the_directory_of_the_inbox_is_looked_for(tmp_path: Path, nats_server: NatsServer) -> None:
+    def told(place: Path) -> Done:
+        inbox = {"mode": "inbox", "inbox": {"path": str(place / "inbox.db")}}
+        broker = {"kind": "nats", "servers": [nats_server.url], "jetstream": False}
+        path = write_config(tmp_path, {**config(broker), "delivery": inbox})
+        return check(path, "--connect")
+
+    missing = told(tmp_path / "missing")
+    words = "does not exist here, and the gateway makes none; create it"
+    assert f"warning  inbox: delivery.inbox.path: {tmp_path}/missing {words}" in missing.out
+    assert missing.code == 0
+    assert "inbox: " not in told(tmp_path).out
+    assert list(tmp_path.glob("*inbox*")) == []
