@@ -21,7 +21,6 @@ from gateway.config.units import format_duration, format_size, parse_duration, p
 PAGE = Path(__file__).resolve().parent.parent / "docs" / "configuration.md"
 BEGIN = "<!-- reference: begin (make it with: python tools/config_reference.py) -->\n"
 END = "<!-- reference: end -->\n"
-_LATER = "later version"
 
 
 def reference() -> str:
@@ -44,8 +43,6 @@ def rewritten(page: str) -> str:
 def _sections(title: str, model: type[BaseModel]) -> Iterator[tuple[str, type[BaseModel]]]:
     yield title, model
     for name, field in model.model_fields.items():
-        if _LATER in (field.description or ""):
-            continue
         below = f"{title.partition(' (')[0]}.{name}" if title else name
         for suffix, inner in _models(field.annotation):
             yield from _sections(below + suffix, inner)
@@ -86,7 +83,7 @@ def _default(field: FieldInfo) -> str:
         return "required"
     value = field.default
     if isinstance(value, BaseModel):
-        return "see below" if _LATER not in (field.description or "") else ""
+        return "see below"
     if value is None or value in ((), {}):
         return "none"
     if isinstance(value, SecretStr):
