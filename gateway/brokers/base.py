@@ -134,6 +134,12 @@ class Unavailable(BrokerError):
     outcome = "could not publish to"
 
 
+class TailUnavailable(Unavailable):
+    """The broker that is followed cannot be reached, or went away."""
+
+    outcome = "could not read from"
+
+
 class Refused(BrokerError):
     """This record will never be taken: repeating it is pointless.
 
@@ -198,7 +204,7 @@ class Broker(Protocol):
         """Follow the destinations with a connection of its own; close the generator to end.
 
         Returns once the subscriptions stand, so that nothing published afterwards is missed.
-        Raises `Unavailable` when the broker cannot be reached.
+        Raises `TailUnavailable` when the broker cannot be reached.
         """
         ...
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from gateway.brokers.base import Arrival, Need, Unavailable
+from gateway.brokers.base import Arrival, Need, TailUnavailable
 from gateway.brokers.kafka.connection import Cluster
 from gateway.brokers.kafka.errors import CLIENT_ERRORS, connection_problem
 from gateway.brokers.kafka.options import (
@@ -38,7 +38,7 @@ async def tail_topics(
     """Follow the topics of `needs` from their ends, without a consumer group.
 
     A templated need takes every topic with its prefix; one that appears later is read from its
-    beginning. Raises `Unavailable` when the cluster cannot be reached, `BrokerOptionsError` for
+    beginning. Raises `TailUnavailable` when the cluster cannot be reached, `BrokerOptionsError` for
     options that cannot work.
     """
     quiet_client_logs()
@@ -47,7 +47,7 @@ async def tail_topics(
         await tail.start()
     except CLIENT_ERRORS as error:
         problem = connection_problem(broker, error)
-        raise Unavailable(broker, "*", "broker_down", problem) from error
+        raise TailUnavailable(broker, "*", "broker_down", problem) from error
     return tail
 
 
@@ -95,7 +95,7 @@ class _Tail(AsyncGenerator[Arrival, None]):
         except CLIENT_ERRORS as error:
             await self.aclose()
             problem = connection_problem(self._options.broker, error)
-            raise Unavailable(self._options.broker, "*", "broker_down", problem) from error
+            raise TailUnavailable(self._options.broker, "*", "broker_down", problem) from error
         if self._closed:
             raise StopAsyncIteration
         return self._arrived.popleft()

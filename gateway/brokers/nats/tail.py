@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from gateway.brokers.base import Arrival, Need, Unavailable
+from gateway.brokers.base import Arrival, Need, TailUnavailable
 from gateway.brokers.nats.errors import (
     CONNECT_ERRORS,
     ConnectionLost,
@@ -106,7 +106,7 @@ async def tail_subjects(
 ) -> AsyncGenerator[Arrival, None]:
     """Follow the subjects of `needs`; returns once the subscriptions stand.
 
-    Raises `Unavailable` when the server cannot be reached, as the generator does when it goes
+    Raises `TailUnavailable` when the server cannot be reached, as the generator does when it goes
     away, and `BrokerOptionsError` for options that cannot work.
     """
     arrivals = _follow(broker, config, needs)
@@ -134,7 +134,7 @@ async def _follow(
         problem = str(error)
         if not isinstance(error, ApiRefused):
             problem = connection_problem(options, error)
-        verdict = Verdict(Unavailable, "broker_down")
+        verdict = Verdict(TailUnavailable, "broker_down")
         raise failure(broker, "*", verdict, problem) from error
 
 
