@@ -126,7 +126,7 @@ class InboxJudge(Judge):
         if at >= len(assignments):
             return target  # a refusal has a lane of its own
         one = assignments[at]
-        return one.broker, one.message.destination, one.message.key
+        return one.broker, one.order or one.message.destination, one.message.key
 
     def why_again(self, history: History, publish: Publish) -> str:
         """A repeat only ever repeats what was in flight when the process ended, or got no ack."""

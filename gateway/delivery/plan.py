@@ -17,6 +17,13 @@ class Assignment(msgspec.Struct, frozen=True, gc=False):
     """Names in file order."""
     broker: str
     message: Message
+    order: str = ""
+    """Within which the inbox keeps records of one key in order; empty for the destination alone.
+
+    A stream of NATS takes many subjects and keeps their order, so there it is the subject as the
+    config has it (`clerk.{type}`): a user's `user.deleted` is not to overtake `user.updated`.
+    Between topics Kafka has no order.
+    """
 
 
 class Refusal(msgspec.Struct, frozen=True, gc=False):

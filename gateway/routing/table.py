@@ -83,6 +83,10 @@ class _Rendering(msgspec.Struct, frozen=True, gc=False):
     headers: Headers
 
 
+_Renderings = dict[_Rendering, tuple[str, tuple[str, ...]]]
+"""With their `Assignment.order`, and the names of their routes."""
+
+
 class Table:
     """All routes, in file order."""
 
@@ -131,14 +135,14 @@ class Table:
 
         Never raises for what an event holds: an expression that fails is a refusal.
         """
-        renderings: dict[_Rendering, tuple[str, ...]] = {}
+        renderings: _Renderings = {}
         refusals: list[Refusal] = []
         if event.type is not None:
             for route in self.candidates(event.source, event.type):
                 self._apply(route, event, renderings, refusals)
         assignments = []
-        for rendering, routes in renderings.items():
-            built = _build(rendering, routes, event)
+        for rendering, (order, routes) in renderings.items():
+            built = _build(rendering, routes, order, event)
             if isinstance(built, Refusal):
                 refusals.append(built)
             else:
@@ -163,7 +167,7 @@ class Table:
         self,
         route: Route,
         event: Routable,
-        renderings: dict[_Rendering, tuple[str, ...]],
+        renderings: _Renderings,
         refusals: list[Refusal],
     ) -> None:
         scope = _scope(event, route.name) if route.reads_event else _NOTHING
@@ -188,9 +192,9 @@ class Table:
             if fault is not None:
                 refusals.append(_refusal(route, target, "destination", fault))
                 continue
-            routes = renderings.get(rendering, ())
+            order, routes = renderings.get(rendering, (_order(target), ()))
             if route.name not in routes:
-                renderings[rendering] = (*routes, route.name)
+                renderings[rendering] = (order, (*routes, route.name))
 
     def _fault(self, target: Target, rendering: _Rendering) -> str | None:
         """Say why a rendered destination is refused, without its value."""
@@ -240,7 +244,15 @@ def _destination(target: Target, scope: Mapping[str, Any]) -> str:
     return template.prefix if template.is_literal else template.destination(scope)
 
 
-def _build(rendering: _Rendering, routes: tuple[str, ...], event: Routable) -> Assignment | Refusal:
+def _order(target: Target) -> str:
+    """Give `Assignment.order`: a literal subject and a topic have nothing beside them."""
+    template = target.destination
+    return template.source if target.kind == "nats" and not template.is_literal else ""
+
+
+def _build(
+    rendering: _Rendering, routes: tuple[str, ...], order: str, event: Routable
+) -> Assignment | Refusal:
     headers = _headers(rendering, event.metadata, ",".join(routes))
     if _bytes(rendering.key + "".join(map("".join, headers))) > HEADROOM:
         return _too_large(routes, rendering.broker, rendering.destination, _OVER)
@@ -257,7 +269,7 @@ def _build(rendering: _Rendering, routes: tuple[str, ...], event: Routable) -> A
         dedupe_id=_dedupe_id(rendering, event),
         key=rendering.key,
     )
-    return Assignment(routes, rendering.broker, message)
+    return Assignment(routes, rendering.broker, message, order)
 
 
 def _bytes(text: str) -> int:

@@ -28,10 +28,15 @@ class Rig:
             self.lanes.set_gate(broker, window, is_open=True)
 
     def add(
-        self, key: int = 1, broker: str = "events", destination: str = "users", size: int = 1
+        self,
+        key: int = 1,
+        broker: str = "events",
+        destination: str = "users",
+        size: int = 1,
+        order: str = "",
     ) -> int:
         self.ref += 1
-        lane = hash((broker, destination, key)) & 2**64 - 1
+        lane = hash((broker, order or destination, key)) & 2**64 - 1
         entry = Entry(self.ref, 0, float(self.ref), 1, (Target(broker, destination, lane),), size)
         self.lanes.add(entry)
         return self.ref
@@ -56,6 +61,40 @@ def test_a_lane_goes_on_when_the_one_before_is_settled() -> None:
     assert rig.refs() == []
     rig.lanes.settled(one)
     assert rig.refs() == [second]
+
+
+def test_a_lane_leads_to_the_destination_of_its_first_record() -> None:
+    rig = Rig()
+    subjects = ("made", "changed", "changed", "gone")
+    refs = [rig.add(1, "bus", subject, order="{type}") for subject in subjects]
+    other = rig.add(2, "bus", "made")
+    first, second = rig.take()
+    assert [first.ref, second.ref] == [refs[0], other]
+    assert first.place.name == "made"
+    rig.lanes.settled(first)
+    (changed,) = rig.take()
+    assert (changed.ref, changed.place.name) == (refs[1], "changed")
+    rig.lanes.failed(changed, 0.0, 1.0)
+    # What is first now goes elsewhere, and is not held up by what was first.
+    assert rig.lanes.withdrawn(refs[1])
+    assert rig.lanes.withdrawn(refs[2])
+    (gone,) = rig.take(8.0)
+    assert (gone.ref, gone.place.name) == (refs[3], "gone")
+    rig.lanes.settled(gone)
+    rig.lanes.settled(second)
+    assert len(rig.lanes) == 0
+
+
+def test_a_ready_lane_whose_first_record_is_withdrawn_moves_to_the_next_ones_destination() -> None:
+    rig = Rig(Window(1, 100))
+    busy = rig.add(9, "bus", "made")
+    (task,) = rig.take()
+    refs = [rig.add(1, "bus", subject, order="{type}") for subject in ("made", "changed")]
+    assert task.ref == busy
+    assert rig.lanes.withdrawn(refs[0])
+    rig.lanes.settled(task)
+    (changed,) = rig.take()
+    assert (changed.ref, changed.place.name) == (refs[1], "changed")
 
 
 @pytest.mark.parametrize(

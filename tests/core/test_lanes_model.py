@@ -23,6 +23,7 @@ TARGETS = (
         for key in (1, 2)
     ),
     Target("events", "t9", 91),
+    Target("events", "t8", 91),
     Target("", "refused", 99),
 )
 Key = tuple[int, int]

@@ -34,6 +34,7 @@ ASSIGNMENTS = st.builds(
         TEXT,
         TEXT | st.none(),
     ),
+    TEXT,
 )
 REFUSALS = st.builds(Refusal, st.lists(TEXT, max_size=2).map(tuple), TEXT, TEXT, TEXT, TEXT)
 RECORDS = st.builds(
@@ -112,6 +113,25 @@ def test_a_lane_is_a_destination_and_a_key() -> None:
     assert first[0].lane == second[0].lane  # it has a key of its own
     assert first[1].lane != second[1].lane  # the event's key orders it
     assert first[2].lane != second[2].lane  # a letter has no order to keep
+
+
+def test_subjects_of_one_template_share_a_lane() -> None:
+    def lane(subject: str, order: str, key: str = "user_1") -> int:
+        message = Message(subject, b"body", (), "msg.bus", key)
+        one = Assignment(("users",), "bus", message, order)
+        return targets(Record(Plan(key, b"body", metadata(), (one,), ()), NOW))[0].lane
+
+    updated = lane("clerk.user.updated", "clerk.{type}")
+    assert updated == lane("clerk.user.deleted", "clerk.{type}")
+    assert updated != lane("clerk.user.deleted", "clerk.{type}", "user_2")
+    assert updated != lane("clerk.user.updated", "")
+
+
+def test_a_record_without_an_order_is_read() -> None:
+    """As the first files had it: each target was a shorter array."""
+    content = msgspec.msgpack.decode(encode(record()))
+    content[6] = [one[:-1] for one in content[6]]
+    assert decode(msgspec.msgpack.encode(content)) == record()
 
 
 def test_a_replayed_target_is_a_record_of_its_own() -> None:

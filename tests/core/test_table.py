@@ -122,6 +122,22 @@ def test_types_are_remembered_within_a_bound() -> None:
 # --- one record or several
 
 
+@pytest.mark.parametrize(
+    ("target_", "order"),
+    [
+        (target("bus", "clerk.{type}"), "clerk.{type}"),
+        (target("bus", "clerk.users"), ""),
+        (target("events", "clerk.{type}"), ""),
+        (target("events", "clerk.users"), ""),
+    ],
+)
+def test_a_stream_keeps_the_order_of_all_subjects_of_a_target(
+    target_: dict[str, Any], order: str
+) -> None:
+    planned = plan(route(target_, name="a"), route(target_, name="b"))
+    assert [(one.routes, one.order) for one in planned.assignments] == [(("a", "b"), order)]
+
+
 def test_what_is_the_same_is_published_once() -> None:
     planned = plan(
         route(name="b"),

@@ -27,6 +27,7 @@ class Lane(msgspec.Struct, eq=False, gc=False):
     key: Hashable
     broker: str
     destination: str
+    """Of the first one, when it was last looked at."""
     place: Place
     """Where the first one goes: elsewhere while it is a dead letter."""
     waiting: list[Item]

@@ -1,9 +1,10 @@
 """The index of what waits in the inbox: which target's record may go next.
 
 Pure: no I/O; the time, in seconds of one clock, and random numbers are arguments. A *lane* is a
-target's destination and key; its records go one after the other, in order of arrival. Lanes take
-turns within their destination, destinations within their broker, brokers among each other. So
-nothing that is stuck stops anything else.
+target and a key; its records go one after the other, in order of arrival, on NATS to several
+subjects of one template. Lanes take turns within the destination of their first record,
+destinations within their broker, brokers among each other. So nothing that is stuck stops anything
+else.
 
 A lane that failed rests, twice as long after each failure. A broker that is down is not tried at
 all, and all of its lanes may go at once when it is up.
@@ -251,14 +252,23 @@ class Lanes:
         """Give the lane whose turn it is, past those that have nothing to send any more."""
         while place.ready:
             lane = place.ready[0]
-            if lane.state == "ready" and lane.place is place:
-                self._skip_stale(lane)
-                if lane.waiting:
-                    return lane
+            if lane.state != "ready" or lane.place is not place:
+                place.ready.popleft()
+                continue
+            self._skip_stale(lane)
+            if lane.waiting and self._home(lane) == lane.destination:
+                return lane
+            # Its first record has been withdrawn, and the next one may go elsewhere.
             place.ready.popleft()
-            if lane.state == "ready" and lane.place is place:
-                self._drop(lane)
+            self._go_on(lane)
         return None
+
+    def _home(self, lane: Lane) -> str:
+        """Give where a lane leads: to its first record's destination, if that goes to its own."""
+        if lane.diverted is not None or lane.broker == NO_BROKER:
+            return lane.destination
+        ref, at = lane.waiting[0]
+        return self._waiting[ref].entry.targets[at].destination
 
     def _skip_stale(self, lane: Lane) -> None:
         while lane.waiting and not self._belongs(lane, lane.waiting[0]):
@@ -287,6 +297,10 @@ class Lanes:
             self._drop(lane)
 
     def _ready(self, lane: Lane) -> None:
+        self._skip_stale(lane)
+        if lane.waiting and (home := self._home(lane)) != lane.destination:
+            lane.destination = home
+            self._lead(lane, lane.broker)
         lane.state = "ready"
         lane.place.ready.append(lane)
         lane.place.offer()

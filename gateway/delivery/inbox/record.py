@@ -66,8 +66,8 @@ class Target(msgspec.Struct, frozen=True, gc=False):
     destination: str
     lane: int
     """64 bits of a hash: records of one lane are delivered one after the other, in order of
-    arrival. A lane is a target's destination and key; a refusal has one of its own, for its letter
-    has no order to keep."""
+    arrival. A lane is a target (`Assignment.order`) and a key; a refusal has one of its own, for
+    its letter has no order to keep."""
 
 
 def targets(record: Record) -> tuple[Target, ...]:
@@ -77,7 +77,7 @@ def targets(record: Record) -> tuple[Target, ...]:
         Target(
             one.broker,
             one.message.destination,
-            _hash(one.broker, one.message.destination, one.message.key or plan.key),
+            _hash(one.broker, one.order or one.message.destination, one.message.key or plan.key),
         )
         for one in plan.assignments
     ]
@@ -121,6 +121,7 @@ class _Assigned(msgspec.Struct, array_like=True):
     headers: Headers
     dedupe_id: str
     key: str | None
+    order: str = ""
 
 
 class Form(msgspec.Struct, array_like=True):
@@ -153,6 +154,7 @@ def encode(record: Record) -> bytes:
             one.message.headers,
             one.message.dedupe_id,
             one.message.key,
+            one.order,
         )
         for one in plan.assignments
     ]
@@ -189,6 +191,7 @@ def decode(stored: bytes) -> Record:
                 one.dedupe_id,
                 one.key,
             ),
+            one.order,
         )
         for one in form.assigned
     )
