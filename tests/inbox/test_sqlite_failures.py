@@ -7,6 +7,8 @@ import resource
 import shutil
 import sqlite3
 import subprocess
+import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +19,7 @@ from gateway.delivery.inbox.sqlite import SqliteStore
 from gateway.delivery.inbox.sqlite import store as store_module
 from gateway.delivery.inbox.sqlite import writer as writer_module
 from gateway.delivery.inbox.sqlite.file import LOG_KEPT
-from gateway.delivery.inbox.store import Bounds, InboxUnavailableError, Parked
+from gateway.delivery.inbox.store import Bounds, InboxUnavailableError, Parked, Writable
 from tests.inbox.harness import MIB, ROOMY, FeedLog, outcome, outcomes, record, takes, until
 from tests.inbox.sqlite_file import count, integrity, log_of, move, names, remove, size, write
 
@@ -281,6 +283,33 @@ async def test_the_queue_has_a_bound(
     assert await outcomes(futures[:10]) == ["stored"] * 10
     assert await outcome(settling) == "done"
     assert await outcome(store.put(record(30))) == "stored"
+
+
+async def test_a_disk_that_does_not_answer_is_told(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_module, "_STALLED", 0.05)
+    answers = threading.Event()
+    answers.set()
+
+    def clock() -> float:
+        # The writer asks for the time before it writes, and hangs there as in a call to the disk.
+        answers.wait()
+        return time.time()
+
+    store = SqliteStore(path, ROOMY, clock=clock)
+    await store.start(FeedLog())
+    try:
+        assert await outcome(store.put(record(1))) == "stored"
+        answers.clear()
+        waits = store.put(record(2))
+        await until(lambda: takes(store) == Writable.NO)
+        assert not waits.done()
+    finally:
+        answers.set()
+    assert await outcome(waits) == "stored"
+    assert takes(store) == Writable.YES
+    await store.close(10)
 
 
 async def test_a_close_that_has_no_time_says_so_to_all_that_wait(path: Path) -> None:

@@ -5,6 +5,7 @@ The event loop makes an operation and never touches it again until the writer gi
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -15,7 +16,22 @@ from gateway.delivery.inbox.store import Entry, InboxUnavailableError, Parked, P
 if TYPE_CHECKING:
     from asyncio import Future
 
-__all__ = ["Discard", "Operation", "Park", "Put", "Settle", "Unpark", "entry_of", "fail", "resolve"]
+__all__ = [
+    "Discard",
+    "Operation",
+    "Park",
+    "Put",
+    "Settle",
+    "Unpark",
+    "batches",
+    "entry_of",
+    "fail",
+    "place_of",
+    "resolve",
+]
+
+_BATCH = 100
+"""Ids of an operator's request that are one transaction."""
 
 
 class Put(msgspec.Struct, eq=False):
@@ -104,3 +120,17 @@ def fail(future: Future[Any], error: InboxUnavailableError) -> None:
         future.set_exception(error)
         # Who asked may have gone; asyncio need not report what nobody waits for.
         future.exception()
+
+
+def place_of(held: str) -> tuple[int, int] | None:
+    """Read the id of what is parked: `<ref>.<target>`."""
+    ref, dot, target = held.partition(".")
+    if not dot or not (ref + target).isascii() or not (ref.isdigit() and target.isdigit()):
+        return None
+    return int(ref), int(target)
+
+
+def batches(items: list[Any]) -> Iterator[list[Any]]:
+    """Cut what an operator asks for into transactions."""
+    for start in range(0, len(items), _BATCH):
+        yield items[start : start + _BATCH]

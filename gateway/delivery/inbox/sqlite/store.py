@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,10 @@ from gateway.delivery.inbox.sqlite.operations import (
     Put,
     Settle,
     Unpark,
+    batches,
     entry_of,
     fail,
+    place_of,
     resolve,
 )
 from gateway.delivery.inbox.sqlite.reader import (
@@ -55,8 +57,8 @@ __all__ = ["SqliteStore"]
 _QUEUED_COUNT = 8192
 _QUEUED_BYTES = 64 * 1024 * 1024
 """What may wait for the writer; settlements may go to twice as much, for they make room."""
-_BATCH = 100
-"""Ids of an operator's request that are one transaction."""
+_STALLED = 5.0
+"""Seconds that the writer may be silent while something waits for it."""
 _FAILED = 5.0
 """Seconds for a file to be closed again that cannot be used."""
 _LAST_WORDS = 0.2
@@ -94,6 +96,8 @@ class SqliteStore:
         self._gathering: list[Operation] = []
         self._at_writer: dict[Operation, None] = {}
         """In order; what is left here when the store is closed has failed."""
+        self._waits_since: float | None = None
+        """Event-loop time of the writer's last word, or of the first one it has yet to answer."""
         self._queued = 0
         self._queued_bytes = 0
         self._loads: Loads | None = None
@@ -103,7 +107,10 @@ class SqliteStore:
 
     @property
     def writable(self) -> Writable:
-        """What `/readyz` tells."""
+        """What `/readyz` tells: NO as well while a disk does not answer."""
+        since = self._waits_since
+        if since is not None and self._running().time() - since > _STALLED:
+            return Writable.NO
         return self._writable
 
     @property
@@ -219,10 +226,10 @@ class SqliteStore:
 
         Where only some have room, gives how many; where none has, raises `InboxFullError`.
         """
-        instead = {place: rerouted[id] for id in rerouted if (place := _place(id)) is not None}  # noqa: A001 - what the contract calls it
-        places = [place for one in ids if (place := _place(one)) is not None]
+        instead = {place: rerouted[id] for id in rerouted if (place := place_of(id)) is not None}  # noqa: A001 - what the contract calls it
+        places = [place for one in ids if (place := place_of(one)) is not None]
         done = 0
-        for some in _batches(places):
+        for some in batches(places):
             future: asyncio.Future[int] = self._future()
             if not self._refused(future, 2 * _QUEUED_COUNT, 2 * _QUEUED_BYTES):
                 size = sum(len(instead[one].plan.body) for one in some if one in instead)
@@ -238,8 +245,8 @@ class SqliteStore:
     async def discard(self, ids: Sequence[str]) -> int:
         """Drop records for good, parked or waiting; see `Store.discard`."""
         done = 0
-        for some in _batches(list(dict.fromkeys(ids))):
-            places = [place for one in some if (place := _place(one)) is not None]
+        for some in batches(list(dict.fromkeys(ids))):
+            places = [place for one in some if (place := place_of(one)) is not None]
             refs = [int(one) for one in some if one.isascii() and one.isdigit()]
             withdrawn = await self._withdraw(refs)
             future: asyncio.Future[int] = self._future()
@@ -309,6 +316,8 @@ class SqliteStore:
     def _hand_over(self) -> None:
         if self._gathering and self._writer is not None:
             group, self._gathering = self._gathering, []
+            if not self._at_writer:
+                self._waits_since = self._running().time()
             self._at_writer.update(dict.fromkeys(group))
             self._writer.give(group)
 
@@ -347,6 +356,7 @@ class SqliteStore:
                 resolve(one.future, one.done)
             else:
                 resolve(one.future, None)
+        self._waits_since = self._running().time() if self._at_writer else None
 
     async def _pages(
         self, page_of: Callable[[sqlite3.Connection, int], list[tuple[int, Held]]]
@@ -384,16 +394,3 @@ class SqliteStore:
 
     def _closing(self) -> InboxUnavailableError:
         return InboxUnavailableError(str(self._path), "closing")
-
-
-def _place(held: str) -> tuple[int, int] | None:
-    """Read the id of what is parked: `<ref>.<target>`."""
-    ref, dot, target = held.partition(".")
-    if not dot or not (ref + target).isascii() or not (ref.isdigit() and target.isdigit()):
-        return None
-    return int(ref), int(target)
-
-
-def _batches(items: list[Any]) -> Iterator[list[Any]]:
-    for start in range(0, len(items), _BATCH):
-        yield items[start : start + _BATCH]
