@@ -354,6 +354,7 @@ NO_SECRETS = {
     ("LedgerConfig", "bucket"): "a name",
     ("AdminConfig", "metrics_public"): "whether the token is needed",
     ("AdminConfig", "host"): "says when the token is needed",
+    ("DeliveryConfig", "mode"): "says that a key orders the inbox",
     ("GatewayConfig", "admin"): "a section",
     ("GatewayConfig", "sources"): "a section",
     ("HeaderOptions", "signature"): "whether the signature is sent",
