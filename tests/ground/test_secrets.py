@@ -355,6 +355,7 @@ NO_SECRETS = {
     ("AdminConfig", "metrics_public"): "whether the token is needed",
     ("AdminConfig", "host"): "says when the token is needed",
     ("DeliveryConfig", "mode"): "says that a key orders the inbox",
+    ("LedgerConfig", "store"): "speaks of the key of an event",
     ("GatewayConfig", "admin"): "a section",
     ("GatewayConfig", "sources"): "a section",
     ("HeaderOptions", "signature"): "whether the signature is sent",
