@@ -255,6 +255,9 @@ def _bucket_faults(stream: StreamConfigView, about: str, max_age: float) -> list
         faults.append(("warning", "forgets before delivery.ledger.incomplete_for; raise max_age"))
     if stream.max_bytes < 0:
         faults.append(("warning", "has no bound; set max_bytes"))
+    if not stream.allow_msg_ttl:
+        message = "keeps complete events for max_age and is full sooner; set allow_msg_ttl"
+        faults.append(("warning", f"{message} (nats-server 2.11)"))
     if stream.num_replicas < _GOOD_REPLICAS:
         faults.append(("warning", "fewer than 3 replicas: without its server nothing is shared"))
     return [Finding(severity, about, message) for severity, message in faults]

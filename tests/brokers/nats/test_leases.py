@@ -54,8 +54,7 @@ async def replica(own_nats: NatsServer, told: Told) -> AsyncIterator[Replica]:
     started: list[Leases] = []
 
     async def start() -> Leases:
-        broker = NatsConfig.model_validate({"kind": "nats", "servers": [own_nats.url]})
-        bucket = Bucket("bus", broker, BucketSettings(BUCKET, 1024 * 1024, 3600.0))
+        bucket = bucket_of(own_nats)
         leases = Leases(bucket, RETENTION, 1.0)
         started.append(leases)
         await leases.start(told.lost.append)
@@ -67,6 +66,12 @@ async def replica(own_nats: NatsServer, told: Told) -> AsyncIterator[Replica]:
     yield start
     for leases in started:
         await leases.close()
+
+
+def bucket_of(server: NatsServer) -> Bucket:
+    """Give a bucket on the server, not connected."""
+    broker = NatsConfig.model_validate({"kind": "nats", "servers": [server.url]})
+    return Bucket("bus", broker, BucketSettings(BUCKET, 1024 * 1024, 3600.0))
 
 
 @asynccontextmanager
@@ -101,6 +106,37 @@ async def test_what_an_operator_deletes_is_a_new_event(
     assert await given(one.claim("k")) == Known()
     assert await told.release(one, "k", DONE)
     assert (await given(one.claim("k"))).complete
+
+
+async def test_a_bucket_made_by_hand_is_told_what_it_lacks(own_nats: NatsServer) -> None:
+    bucket = bucket_of(own_nats)
+    async with jetstream(own_nats) as there:
+        await there.add_stream(
+            name=f"KV_{BUCKET}",
+            subjects=[f"$KV.{BUCKET}.>"],
+            max_msgs_per_subject=5,
+            max_age=60,
+        )
+    assert [(one.severity, one.message) for one in await bucket.check()] == [
+        ("ok", "is there"),
+        ("warning", "keeps a history, which nobody reads; set history to 1"),
+        ("warning", "forgets before delivery.ledger.incomplete_for; raise max_age"),
+        ("warning", "has no bound; set max_bytes"),
+        (
+            "warning",
+            "keeps complete events for max_age and is full sooner; set allow_msg_ttl"
+            " (nats-server 2.11)",
+        ),
+        ("warning", "fewer than 3 replicas: without its server nothing is shared"),
+    ]
+
+
+async def test_a_bucket_of_ours_lacks_replicas_only(replica: Replica) -> None:
+    leases = await replica()
+    assert [one.message for one in await leases.bucket.check()] == [
+        "is there",
+        "fewer than 3 replicas: without its server nothing is shared",
+    ]
 
 
 async def test_a_bucket_that_is_deleted_is_made_anew(
