@@ -129,14 +129,15 @@ async def test_puts_of_several_workers_share_commits(tree: Tree) -> None:
 async def test_what_the_store_refuses_is_told_as_it_is(tree: Tree) -> None:
     client = await tree.client()
     tree.store.bound(Bounds(100_000, MIB, 120.0))
-    future = client.put(record(1, size=200_000))
+    assert await outcome(client.put(record(2, size=50_000))) == "stored"
+    future = client.put(record(1, size=80_000))
     with pytest.raises(InboxFullError) as caught:
         await future
     assert caught.value.max_bytes == 100_000
     await until(lambda: takes(client) == "full")
     tree.store.bound(ROOMY)
     await until(lambda: takes(client) == "yes")
-    assert await outcome(client.put(record(1, size=200_000))) == "stored"
+    assert await outcome(client.put(record(1, size=80_000))) == "stored"
     await until(lambda: client.owner_usage == tree.store.usage)
 
 
@@ -433,7 +434,10 @@ async def test_what_an_owner_that_is_killed_had_acknowledged_is_there(tmp_path: 
     await owner.end(signal.SIGTERM)
 
 
-async def test_an_owner_that_hangs_fails_nothing_before_its_time(tmp_path: Path) -> None:
+async def test_an_owner_that_hangs_fails_nothing_before_its_time_and_takes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote_module, "_STALLED", 0.1)
     path = tmp_path / "inbox.db"
     owner, client = OwnerProcess(path), RemoteStore(socket_path(path), "tree")
     await owner.start()
@@ -444,8 +448,11 @@ async def test_an_owner_that_hangs_fails_nothing_before_its_time(tmp_path: Path)
     future = client.put(record(1))
     done, _ = await asyncio.wait((future,), timeout=0.3)
     assert not done
+    await until(lambda: takes(client) == "no")
+    assert not future.done()
     owner.process.send_signal(signal.SIGCONT)
     assert await outcome(future) == "stored"
+    assert takes(client) == "yes"
     await client.close(5)
     await owner.end(signal.SIGTERM)
     assert owner.process.returncode == 0

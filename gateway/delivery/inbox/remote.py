@@ -57,6 +57,8 @@ _IN_FLIGHT_BYTES = 64 * 1024 * 1024
 _RETRY = (0.02, 0.05, 0.1, 0.25)
 """Seconds between tries to connect; a supervisor replaces a worker in a tenth of a second."""
 _CONNECT = 5.0
+_STALLED = 5.0
+"""Seconds without an answer after which the owner takes nothing, whatever it last said."""
 _ITEMS = 64
 """Items of a list that wait for their reader; the connection stalls beyond."""
 
@@ -78,9 +80,9 @@ class RemoteStore:
 
     @property
     def writable(self) -> Writable:
-        """What the owner says; NO while it is away."""
+        """What the owner says; NO while it is away, or leaves a record unanswered."""
         link = self._link
-        if link is None or link.state is None or self._closed:
+        if link is None or link.state is None or self._closed or link.is_stalled():
             return Writable.NO
         return Writable(link.state.writable)
 
@@ -241,7 +243,8 @@ class _Link:
         self._reader = reader
         self._writer = writer
         self._frames = Frames()
-        self._asked: dict[int, tuple[asyncio.Future[Any], int]] = {}
+        self._asked: dict[int, tuple[asyncio.Future[Any], int, float]] = {}
+        """By number, in order: each with its size, and the event-loop time of its asking."""
         self._bytes = 0
         self._number = 0
         self._idle = asyncio.Event()
@@ -281,13 +284,18 @@ class _Link:
         except WireError as error:
             _fail(future, InboxUnavailableError(self._where, "inbox_unavailable", str(error)))
             return future
-        self._asked[self._number] = (future, size)
+        self._asked[self._number] = (future, size, asyncio.get_running_loop().time())
         self._bytes += size
         self._idle.clear()
         if not self._unsent:
             asyncio.get_running_loop().call_soon(self._flush)
         self._unsent.append(encoded)
         return future
+
+    def is_stalled(self) -> bool:
+        """Whether what was asked first has had no answer for long."""
+        _, _, since = next(iter(self._asked.values()), (None, 0, None))
+        return since is not None and asyncio.get_running_loop().time() - since > _STALLED
 
     def _flush(self) -> None:
         unsent, self._unsent = self._unsent, []
@@ -324,7 +332,7 @@ class _Link:
         elif isinstance(answer, Item):
             await self._items.put(answer)
         elif not isinstance(answer, Hello):
-            future, size = self._asked.pop(answer.id, (None, 0))
+            future, size, _ = self._asked.pop(answer.id, (None, 0, 0.0))
             self._bytes -= size
             if not self._asked:
                 self._idle.set()
@@ -353,7 +361,7 @@ class _Link:
         self._writer.close()
         self.state = None
         asked, self._asked = self._asked, {}
-        for future, _ in asked.values():
+        for future, _, _ in asked.values():
             _fail(future, InboxUnavailableError(self._where, reason, detail))
         self._idle.set()
         self._ended = True
