@@ -233,6 +233,18 @@ async def test_a_replayed_letter_has_an_id_of_its_own() -> None:
         assert letter["dedupe_id"].endswith(".r1")
 
 
+async def test_replayed_refusals_of_one_place_have_a_letter_each() -> None:
+    async with Rig() as rig:
+        await rig.deliver(plan("1", refusals=(EXPRESSION, EXPRESSION)))
+        await until(lambda: rig.store.usage.parked == 2)
+        rig.dead_letter = "nats"
+        rig.apply()
+        held = [one.id async for one in rig.store.held()]
+        assert await rig.store.unpark(held, rerouted={}) == 2
+        await until(lambda: not rig.waiting)
+        assert len({letter["dedupe_id"] for letter in rig.sent_letters()}) == 2
+
+
 async def test_a_publish_that_is_never_answered_blocks_its_lane_for_a_while_only(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

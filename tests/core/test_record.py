@@ -49,6 +49,7 @@ RECORDS = st.builds(
     ),
     st.floats(0, 4e9),
     st.integers(0, 9),
+    TEXT,
 )
 
 
@@ -148,3 +149,14 @@ def test_a_replayed_target_is_a_record_of_its_own() -> None:
 def test_a_replayed_refusal_is_that_refusal_alone() -> None:
     once = replayed(record(), 2, NOW)
     assert (once.plan.assignments, once.plan.refusals) == ((), record().plan.refusals)
+
+
+def test_replays_of_two_refusals_at_one_place_are_told_apart() -> None:
+    twice = msgspec.structs.replace(record().plan, refusals=record().plan.refusals * 2)
+    first, second = (replayed(Record(twice, NOW), at, NOW) for at in (2, 3))
+    assert first.plan == second.plan
+    assert first.name != second.name
+    # Also when they are replayed once more, by the place that they have then.
+    again = [replayed(one, 0, NOW) for one in (first, second)]
+    assert [one.target for one in again] == [first.target, second.target]
+    assert len({one.name for one in (first, second, *again)}) == 4

@@ -255,7 +255,7 @@ class Dispatcher:
             self.lanes.divert(task, dead_letter.broker)
             self._wake()
         else:
-            letter = dead_letter.letter(record.plan, refusal, record.plan.target_ids()[task.at])
+            letter = dead_letter.letter(record.plan, refusal, record.target_ids()[task.at])
             if record.replay:
                 dedupe_id = f"{letter.dedupe_id}.r{record.replay}"
                 letter = msgspec.structs.replace(letter, dedupe_id=dedupe_id)

@@ -48,6 +48,12 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     """Unix seconds since which it waits: when it was received, or last replayed."""
     replay: int = 0
     """How many times an operator has replayed it: `.r<n>` of its records' dedupe ids."""
+    target: str = ""
+    """Of a replay of one target: its id in the record that it was first a target of."""
+
+    def target_ids(self) -> list[str]:
+        """Name every target as `Plan.target_ids`, and one that is replayed as it was first."""
+        return [self.target] if self.target else self.plan.target_ids()
 
     @property
     def name(self) -> str:
@@ -55,7 +61,7 @@ class Record(msgspec.Struct, frozen=True, gc=False):
         metadata = self.plan.metadata
         name = f"{metadata.gateway_source} {metadata.id}"
         # Two targets of one event may be replayed at once, each as a record of its own.
-        return f"{name} r{self.replay} {' '.join(self.plan.target_ids())}" if self.replay else name
+        return f"{name} r{self.replay} {' '.join(self.target_ids())}" if self.replay else name
 
 
 class Target(msgspec.Struct, frozen=True, gc=False):
@@ -98,13 +104,13 @@ def replayed(record: Record, target: int, now: float) -> Record:
     at = target - len(plan.assignments)
     if at >= 0:
         alone = msgspec.structs.replace(plan, assignments=(), refusals=(plan.refusals[at],))
-        return Record(alone, now, replay)
+        return Record(alone, now, replay, record.target_ids()[target])
     one = plan.assignments[target]
     dedupe_id = one.message.dedupe_id.removesuffix(f".r{record.replay}")
     message = msgspec.structs.replace(one.message, dedupe_id=f"{dedupe_id}.r{replay}")
     assignment = msgspec.structs.replace(one, message=message)
     alone = msgspec.structs.replace(plan, assignments=(assignment,), refusals=())
-    return Record(alone, now, replay)
+    return Record(alone, now, replay, record.target_ids()[target])
 
 
 def _hash(*parts: str) -> int:
@@ -135,6 +141,7 @@ class Form(msgspec.Struct, array_like=True):
     metadata: Metadata
     assigned: list[_Assigned]
     refused: list[Refusal]
+    target: str = ""
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -168,6 +175,7 @@ def encode(record: Record) -> bytes:
             plan.metadata,
             assigned,
             list(plan.refusals),
+            record.target,
         )
     )
 
@@ -196,7 +204,7 @@ def decode(stored: bytes) -> Record:
         for one in form.assigned
     )
     plan = Plan(form.key, form.body, form.metadata, assignments, tuple(form.refused))
-    return Record(plan, form.stored_at, form.replay)
+    return Record(plan, form.stored_at, form.replay, form.target)
 
 
 def _what_it_is(stored: bytes) -> str:
