@@ -4,7 +4,7 @@ A store keeps records in order of arrival, each with the targets that are still 
 last one is settled. It knows nothing of brokers, routes or time-outs: the dispatcher does. One
 suite in `tests/inbox/` holds every store to this contract, and the fake with them.
 
-What waits is indexed in memory by the dispatcher (`Entry`, some 300 bytes an event); records
+What waits is indexed in memory by the dispatcher (`Entry`, some 650 bytes an event); records
 themselves stay in the store and are loaded when their turn comes.
 """
 
