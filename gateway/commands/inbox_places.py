@@ -248,8 +248,9 @@ async def _open_store(blueprint: Blueprint) -> AsyncIterator[Store | None]:
     store: Store | None = None
     if inbox.store == "sqlite":
         if _is_missing(inbox.path):
-            # Looking must not make one.
-            click.echo(f"{inbox.path} does not exist: nothing was stored yet", err=True)
+            # Looking must not make one. A path may be relative, and this directory another one.
+            place = Path(inbox.path).absolute()  # noqa: ASYNC240 - asks for the directory, no disk
+            click.echo(f"{place} does not exist: nothing was stored yet", err=True)
             yield None
             return
         store = await _running(Path(inbox.path))

@@ -273,6 +273,10 @@ def test_what_waits_is_shown_while_the_broker_of_the_dead_letter_is_away(
 
 def test_an_inbox_that_does_not_exist_is_not_made(tmp_path: Path, nats_server: NatsServer) -> None:
     site = Site("nats", tmp_path, nats_server.url.removeprefix("nats://"), "none")
+    config = inbox_config(nats_server.url, "none", tmp_path)
+    config["delivery"]["inbox"]["path"] = "elsewhere.db"
+    site.config(**config)
+    assert f"{Path.cwd()}/elsewhere.db does not exist" in site.inbox("list").err
     site.config(**inbox_config(nats_server.url, "none", tmp_path))
     done = site.inbox("list")
     assert done.code == 0
