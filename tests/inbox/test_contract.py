@@ -218,6 +218,7 @@ async def test_what_waits_has_a_bound_and_settling_gives_it_back(opened: Opened)
     assert 8 <= fitted <= 10
     error = futures[-1].exception()
     assert isinstance(error, InboxFullError)
+    assert "wait until there is room, or raise the bound in delivery.inbox" in str(error)
     assert error.max_bytes == MIB
     assert takes(store) == Writable.FULL
     assert store.usage.bytes == sum(one.size for one in feed.entries.values()) <= MIB

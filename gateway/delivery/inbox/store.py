@@ -66,7 +66,9 @@ class InboxFullError(InboxUnavailableError):
 
     def __init__(self, where: str, max_bytes: int) -> None:
         self.max_bytes = max_bytes
-        super().__init__(where, "inbox_full", f"{max_bytes} bytes are in use")
+        problem = f"its bound of {max_bytes} bytes is reached"
+        remedy = "wait until there is room, or raise the bound in delivery.inbox"
+        super().__init__(where, "inbox_full", f"{problem}: {remedy}")
 
 
 class Writable(StrEnum):
