@@ -112,9 +112,9 @@ class InboxConfig(Model):
     path: FilePath = Field(
         default="./gateway-inbox.db",
         description=(
-            "The file of the `sqlite` store, on a local disk in a directory that exists. Without / at"
-            " its beginning it is below the directory that a command is started in. Beside it come"
-            " files that end in `-wal`, `-shm`, `.lock` and `.sock`. Needs a restart."
+            "The file of the `sqlite` store, on a local disk in a directory that exists. Without /"
+            " at its beginning it is below the directory that a command is started in. Beside it"
+            " come files that end in `-wal`, `-shm`, `.lock` and `.sock`. Needs a restart."
         ),
         examples=["/var/lib/gateway/inbox.db"],
     )
