@@ -134,8 +134,9 @@ def replay_command(
 ) -> None:
     """Deliver once more what was not delivered.
 
-    A letter goes to its own target, as the config renders it now. One that is replayed is not
-    replayed again, so the command may be repeated, and Ctrl-C may end it at any time.
+    A letter goes to its own target, as the config renders it now; what is parked goes as it was
+    rendered when it came. One that is replayed is not replayed again, so the command may be
+    repeated, and Ctrl-C may end it at any time.
 
     Exit code 0: all were replayed. 1: something was not. 2: bad usage. 3: a broker could not be
     reached.
