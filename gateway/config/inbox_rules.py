@@ -11,11 +11,14 @@ from gateway.config.findings import Finding, View
 from gateway.config.models import DeadLetterConfig, GatewayConfig, InboxConfig, TargetConfig
 from gateway.config.names import listing
 from gateway.config.problems import DocumentPath
+from gateway.config.units import format_size
 
 __all__ = ["check_inbox"]
 
 _PATH: Final[DocumentPath] = ("delivery", "inbox")
 _MODE: Final[DocumentPath] = ("delivery", "mode")
+_HEADERS: Final = 8 * 1024
+"""Bytes that a record may have beside its body."""
 _MAX_SOCKET: Final = 100
 """Bytes of a Unix socket's path. Linux takes 107, others 103; `.sock` stands beside the file."""
 
@@ -40,6 +43,7 @@ def check_inbox(config: GatewayConfig, view: View) -> Iterator[Finding]:
             uses=(_MODE,),
         )
     yield from _without_effect(delivery.inbox)
+    yield from _too_small(config)
     if delivery.inbox.store == "sqlite":
         yield from _file(delivery.inbox)
     else:
@@ -57,6 +61,18 @@ def _without_effect(inbox: InboxConfig) -> Iterator[Finding]:
                 "warning",
                 uses=((*_PATH, "store"),),
             )
+
+
+def _too_small(config: GatewayConfig) -> Iterator[Finding]:
+    least = config.server.max_body + _HEADERS
+    if config.delivery.inbox.max_bytes < least:
+        yield Finding(
+            (*_PATH, "max_bytes"),
+            f"max_bytes: an event of server.max_body with its headers ({format_size(least)}) would"
+            " never fit; write more",
+            "warning",
+            uses=(("server", "max_body"),),
+        )
 
 
 def _file(inbox: InboxConfig) -> Iterator[Finding]:

@@ -390,6 +390,10 @@ WARNINGS = [
         "ledger: has no effect with mode: inbox",
     ),
     (
+        "delivery: {mode: inbox, inbox: {max_bytes: ‸519KiB}}",
+        "max_bytes: an event of server.max_body with its headers (520KiB) would never fit",
+    ),
+    (
         "delivery: {mode: inbox, inbox: {broker: ‸bus}}",
         "broker: has no effect with store: sqlite; remove it",
     ),
