@@ -58,7 +58,8 @@ def answer_line(event_type: str, answer: Answer) -> str:
     if left_out := body.get("targets_left_out"):
         line += f" and {plain(left_out)} more"
     why = body.get("error") or body.get("reason")
-    return f"{line}: {plain(why)}" if why else line
+    is_told = not why or line.endswith(f" {plain(why)}")
+    return line if is_told else f"{line}: {plain(why)}"
 
 
 def plain(value: object) -> str:

@@ -475,6 +475,7 @@ def test_a_reader_that_goes_away_ends_the_command_quietly(site: Site) -> None:
         (
             {
                 "status": "dead_lettered",
+                "reason": "too_large",
                 "targets": [
                     {"topic": "clerk.users", "partition": 0, "offset": 0, "status": "delivered"},
                     {"subject": "clerk.x", "status": "dead_lettered", "reason": "too_large"},
