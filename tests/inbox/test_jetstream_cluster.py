@@ -77,3 +77,37 @@ async def test_what_was_acknowledged_survives_the_kill_of_the_leader(cluster: Na
     assert list(feed.entries) == sorted(feed.entries)
     assert await outcome(store.settle(next(iter(feed.entries)), 0)) == "done"
     await store.close(10)
+
+
+@pytest.mark.slow
+async def test_a_leader_without_a_quorum_does_not_agree_to_a_purge_of_nothing(
+    cluster: NatsCluster,
+) -> None:
+    """What a holder relies on that could only read: a deposed leader would answer the question."""
+    store = jetstream_store(*cluster.urls, lease=60.0)
+    await store.start(FeedLog())
+    client = await nats.connect(cluster.urls[0])
+    context = client.jetstream()
+    await until(lambda: len(store.partitions) == 16, 60)
+    info = await context.stream_info(f"{STREAM}_STATE")
+    assert info.cluster is not None
+    leader = next(at for at in range(3) if info.cluster.leader == f"node-{at}")
+    await client.close()
+    client = await nats.connect(cluster.urls[leader])
+    purge = f"$JS.API.STREAM.PURGE.{STREAM}_STATE"
+    nothing = b'{"filter":"%s.progress.0.0.*"}' % STREAM.encode()
+    assert b'"success":true' in (await client.request(purge, nothing, timeout=10)).data
+    others = [one for at, one in enumerate(cluster.servers) if at != leader]
+    for one in others:
+        one.pause()
+    try:
+        last = b'{"last_by_subj":"%s.lease.0"}' % STREAM.encode()
+        question = f"$JS.API.STREAM.MSG.GET.{STREAM}_STATE"
+        assert b'"message"' in (await client.request(question, last, timeout=2)).data
+        with pytest.raises(nats.errors.TimeoutError):
+            await client.request(purge, nothing, timeout=2)
+    finally:
+        for one in others:
+            one.resume()
+    await client.close()
+    await store.close(2)

@@ -10,6 +10,7 @@ from gateway.delivery.inbox.jetstream.leases import Book, Sign, quota
 
 TERM = 10.0
 ALIVE, ENDED = Sign(TERM), Sign(TERM, ended=True)
+DOUBTED = Sign(TERM, doubted=True)
 
 
 @pytest.mark.parametrize(
@@ -25,18 +26,34 @@ def test_a_session_is_ended_when_it_was_silent_for_its_whole_term() -> None:
     book = Book(4, TERM)
     book.saw_session("me", 1, ALIVE, 0.0)
     book.saw_session("other", 2, ALIVE, 3.0)
-    assert book.steps("me", 13.0).end == {}
-    assert book.steps("me", 13.1).end == {"other": 2}
-    book.saw_session("other", 3, ALIVE, 13.2)
-    assert book.steps("me", 23.1).end == {}
+    assert book.steps("me", 8.0).doubt == {}
+    assert book.steps("me", 8.1).doubt == {"other": 2}
+    assert book.steps("me", 99.0).end == {}
+    book.saw_session("other", 3, DOUBTED, 8.1)
+    assert book.steps("me", 13.1).end == {}
+    assert (book.steps("me", 13.2).end, book.steps("me", 13.2).doubt) == ({"other": 3}, {})
+    book.saw_session("other", 4, ALIVE, 13.2)
+    assert book.steps("me", 18.1) == book.steps("me", 13.2)
+
+
+def test_no_silence_counts_while_nobody_can_write() -> None:
+    book = Book(4, TERM)
+    book.saw_session("me", 1, ALIVE, 0.0)
+    book.saw_session("other", 2, ALIVE, 0.0)
+    book.saw_session("third", 3, DOUBTED, 0.0)
+    book.excuse(90.0)
+    assert (book.steps("me", 95.0).doubt, book.steps("me", 95.0).end) == ({}, {})
+    assert book.steps("me", 95.1).doubt == {"other": 2}
+    assert book.steps("me", 95.1).end == {"third": 3}
 
 
 def test_its_own_term_counts_not_the_observers() -> None:
     book = Book(4, TERM)
     book.saw_session("me", 1, ALIVE, 0.0)
     book.saw_session("other", 2, Sign(60.0), 0.0)
-    assert book.steps("me", 59.0).end == {}
-    assert book.steps("me", 60.1).end == {"other": 2}
+    assert book.term("other") == 60.0
+    assert book.steps("me", 30.0).doubt == {}
+    assert book.steps("me", 30.1).doubt == {"other": 2}
 
 
 def test_the_leases_of_a_silent_session_are_not_free_before_it_is_ended() -> None:
@@ -55,9 +72,9 @@ def test_a_lease_of_a_session_that_was_never_seen_gets_a_whole_term() -> None:
     book = Book(1, TERM)
     book.saw_session("me", 1, ALIVE, 0.0)
     book.saw_lease(0, 2, "unseen", 5.0)
-    assert book.steps("me", 15.0) == book.steps("me", 5.0)
-    # Its end follows no message: the server refuses it if there is one.
-    assert book.steps("me", 15.1).end == {"unseen": 0}
+    assert book.steps("me", 10.0) == book.steps("me", 5.0)
+    # The doubt follows no message: the server refuses it if there is one.
+    assert book.steps("me", 10.1).doubt == {"unseen": 0}
 
 
 def test_what_is_older_than_what_is_known_is_passed_over() -> None:
@@ -108,7 +125,9 @@ class Cluster:
         """Let each do what there is to do for it."""
         for name in self.alive:
             steps = self.book.steps(name, self._now)
-            assert set(steps.end) <= self._silent
+            assert set(steps.doubt) | set(steps.end) <= self._silent
+            for asked in steps.doubt:
+                self.book.saw_session(asked, self._next(), DOUBTED, self._now - TERM)
             for gone in steps.end:
                 self.book.saw_session(gone, self._next(), ENDED, self._now)
             for taken in steps.take:
@@ -129,7 +148,8 @@ def test_whoever_comes_and_goes_all_partitions_are_shared_out(
     cluster = Cluster(partitions)
     for change in ["join", *changes]:
         cluster.change(change)
-        # One to end and to give back, one to take what is free by then.
+        # One to doubt, one to end and to give back, one to take what is free by then.
+        cluster.round()
         cluster.round()
         cluster.round()
         held = [len(cluster.book.held_by(name)) for name in cluster.alive]
@@ -142,7 +162,7 @@ def test_a_step_names_the_message_that_it_follows_from() -> None:
     """What comes between the decision and the write must make the server refuse the write."""
     book = Book(1, TERM)
     book.saw_session("me", 1, ALIVE, 0.0)
-    book.saw_session("other", 2, ALIVE, 0.0)
+    book.saw_session("other", 2, DOUBTED, 0.0)
     book.saw_lease(0, 3, "", 0.0)
     steps = book.steps("me", TERM + 1)
     book.saw_session("other", 4, ALIVE, TERM + 1)

@@ -62,12 +62,16 @@ class InboxUnavailableError(GatewayError):
 
 
 class InboxFullError(InboxUnavailableError):
-    """The bound of bytes is reached: that of what waits, or that of what is parked."""
+    """The bound of bytes is reached, of what waits or of what is parked; or there is no room."""
 
     def __init__(self, where: str, max_bytes: int) -> None:
         self.max_bytes = max_bytes
-        problem = f"its bound of {max_bytes} bytes is reached"
-        remedy = "wait until there is room, or raise the bound in delivery.inbox"
+        """0: not the bound, but what the store is in, has no room."""
+        if max_bytes:
+            problem = f"its bound of {max_bytes} bytes is reached"
+            remedy = "wait until there is room, or raise the bound in delivery.inbox"
+        else:
+            problem, remedy = "the server's storage is full", "make room on it, or wait"
         super().__init__(where, "inbox_full", f"{problem}: {remedy}")
 
 
@@ -95,7 +99,10 @@ class Bounds(msgspec.Struct, frozen=True):
     parked_max_bytes: int
     """Of what is parked: a bound of its own, so that it never fills the live one."""
     window: float
-    """Seconds that a finished record is remembered by its name."""
+    """Seconds that a finished record is remembered by its name: from its settlement on. JetStream
+    counts them from when it was stored, for a look at each put would cost a round trip: a copy of
+    one that waited longer than that is stored anew.
+    """
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False):

@@ -59,6 +59,8 @@ class Holding:
         self.owed: dict[int, int] = {}
         """What waits, by number, with the targets that are owed."""
         self._sizes: dict[int, int] = {}
+        self._unmarked: dict[int, int] = {}
+        """Settled targets without stored progress; once all are settled, none is needed."""
         self._marked: set[int] = set()
         """Records of which there is progress."""
         self._waiters: dict[int, Callable[[], None]] = {}
@@ -98,6 +100,7 @@ class Holding:
         for ref in list(self._waiters):
             self._fed(ref)
         self.owed.clear()
+        self._unmarked.clear()
         self._sizes.clear()
         self.opened.set()
 
@@ -199,8 +202,11 @@ class Holding:
         """Keep that only these targets are owed. Raises `ConnectionLost` and `ApiRefused`."""
         before = self.owed.get(ref, 0)
         settled = before & ~owed
+        settled |= before & self._unmarked.get(ref, 0)
         if settled != before:
+            self._unmarked[ref] = settled
             await self._mark(ref, settled)
+            self._unmarked.pop(ref, None)
             if ref not in self.owed:
                 return
             # Two targets may be settled at once, each without the other's knowledge.
@@ -229,6 +235,7 @@ class Holding:
         if there:
             self._meter.finished(size)
         self.owed.pop(ref, None)
+        self._unmarked.pop(ref, None)
         if ref in self._marked:
             self._marked.discard(ref)
             self._forget_marks(wire, ref)

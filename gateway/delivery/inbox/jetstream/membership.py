@@ -16,6 +16,7 @@ from gateway.brokers.nats.jetstream import ApiRefused
 from gateway.delivery.inbox.jetstream.follower import Follower, Found
 from gateway.delivery.inbox.jetstream.layout import Layout
 from gateway.delivery.inbox.jetstream.leases import Book, Sign
+from gateway.delivery.inbox.jetstream.puts import is_full
 from gateway.delivery.inbox.jetstream.questions import get_last
 from gateway.delivery.inbox.jetstream.wire import Ack, Wire
 
@@ -27,6 +28,8 @@ _RENEWED_AFTER = 0.3
 _SAFE = 0.8
 """Parts of a term: a holder renews after the one, and counts on no more than the other. What is
 between that and the whole is for clocks that run at different speeds."""
+_SAFE_BY_READING = 0.4
+"""Parts of a term that a holder counts on when it could only read: see `leases` for the half."""
 _TICK = 20
 """Parts of a term between two looks at what is to do."""
 _WRITE_ERRORS = (ConnectionLost, ApiRefused)
@@ -58,6 +61,10 @@ class Holder(Protocol):
         """Stop at once: another replica may hold the lease."""
         ...
 
+    def has_room(self, room: bool) -> None:
+        """Take note whether the server took a sign of life, or had no room for it."""
+        ...
+
 
 class Membership:
     """One replica among those that share an inbox."""
@@ -79,6 +86,8 @@ class Membership:
         """Set to make the keepers look at once what there is to do."""
         self._tasks: list[asyncio.Task[None]] = []
         self._closing = False
+        self._full = False
+        """The last write found no room."""
         self.settled = asyncio.Event()
         """Everything that this replica is to hold now, it holds."""
 
@@ -169,7 +178,8 @@ class Membership:
 
     async def _renew(self, wire: Wire) -> None:
         now = clock()
-        if self._valid_until and now - self._sent_at < self._term * _RENEWED_AFTER:
+        recent = now - self._sent_at < self._term * _RENEWED_AFTER
+        if self._valid_until and recent and not self._full:
             return
         session = self._session
         sign = msgspec.json.encode(Sign(self._term))
@@ -180,22 +190,75 @@ class Membership:
             return  # it has lapsed meanwhile
         if ack.error is None:
             self._book.saw_session(session, ack.seq, Sign(self._term), now)
-            self._sent_at, self._valid_until = now, now + self._term * _SAFE
-            # Another clock may have woken this timer's.
-            asyncio.get_running_loop().call_later(self._term * _SAFE, self._notice)
+            self._sent_at = now
+            self._valid_for(self._term * _SAFE, now)
+            self._found_room()
             self._balancing.set()
+            return
+        if self._found_full(ack):
+            await self._stay(wire, session)
             return
         await self._look_at_session(wire, session)
         if session == self._session and session not in self._book.alive():
             self._lapse()  # its message is gone
         self._renewing.set()
 
+    def _valid_for(self, seconds: float, since: float) -> None:
+        self._valid_until = max(self._valid_until, since + seconds)
+        # Another clock may have woken this timer's.
+        asyncio.get_running_loop().call_later(seconds, self._notice)
+
+    def _found_room(self) -> None:
+        if self._full:
+            log.info("inbox: the storage has room again")
+        self._full = False
+        self._holder.has_room(True)
+
+    def _found_full(self, ack: Ack) -> bool:
+        """Whether a write was refused for want of room; then no silence means a thing."""
+        if ack.error is None or not is_full(ack.error):
+            return False
+        if not self._full:
+            log.warning(
+                "inbox: the storage is full, nothing is taken: %s; what is held is dispatched."
+                " Make room, or raise the limit of the account or the server",
+                ack.error.description,
+            )
+        self._full = True
+        self._book.excuse(clock())
+        self._holder.has_room(False)
+        return True
+
+    async def _stay(self, wire: Wire, session: str) -> None:
+        """Hold on without a sign, for there is no room for one: see `leases` for why it may.
+
+        A leader that was deposed may answer a question, as it does not know yet. So the stream is
+        first made to agree on something, which changes nothing.
+        """
+        if not self._valid_until:
+            return
+        began = clock()
+        nothing = {"filter": self._layout.progress(0, 0)}
+        call = wire.call(f"STREAM.PURGE.{self._layout.state}", nothing)
+        agreed = await _within(call, self._term / 5)
+        if agreed.error is not None:
+            raise ApiRefused(agreed.error)
+        sign = await self._look_at_session(wire, session)
+        if session != self._session:
+            return
+        if sign is None:
+            self._lapse()
+        elif not sign.ended and not sign.doubted:
+            self._valid_for(self._term * _SAFE_BY_READING, began)
+
     async def _balance(self, wire: Wire) -> None:
         """Do what there is to do. Raises `ConnectionLost` and `ApiRefused`."""
         view = self._view
-        if view is None or not view.caught_up.is_set() or not self._valid_until:
+        if view is None or not view.caught_up.is_set() or not self._valid_until or self._full:
             return
         steps = self._book.steps(self._session, clock())
+        for session, seq in steps.doubt.items():
+            await self._write_sign(session, Sign(self._book.term(session), doubted=True), seq)
         for session, seq in steps.end.items():
             log.warning("inbox: session %s shows no sign of life; its leases are free", session)
             await self._end(session, seq)
@@ -208,7 +271,7 @@ class Membership:
             await self._take(wire, partition, self._book.lease(partition).seq)
         for partition in steps.give:
             self._start_giving(partition)
-        if not steps.end and not steps.take:
+        if not steps.doubt and not steps.end and not steps.take:
             self.settled.set()
         else:
             self._balancing.set()
@@ -218,7 +281,8 @@ class Membership:
         write = wire.write(self._layout.lease(partition), session.encode(), expected=expected)
         ack = await _within(write, self._term / 5)
         if ack.error is not None:
-            await self._look_at_lease(wire, partition)
+            if not self._found_full(ack):
+                await self._look_at_lease(wire, partition)
             return
         self._book.saw_lease(partition, ack.seq, session, clock())
         self._notice()
@@ -254,18 +318,23 @@ class Membership:
             return
         if ack.error is None:
             self._book.saw_lease(partition, ack.seq, "", clock())
+        elif self._found_full(ack) and session == self._session:
+            self._begin(partition)  # it was not given, and the answer says so
 
     async def _end(self, session: str, expected: int) -> None:
         """End a session, another's or this one's."""
+        await self._write_sign(session, Sign(self._term, ended=True), expected)
+
+    async def _write_sign(self, session: str, sign: Sign, expected: int) -> None:
         wire = self._wire
         if wire is None:
             raise ConnectionLost("not connected")
-        sign = msgspec.json.encode(Sign(self._term, ended=True))
-        write = wire.write(self._layout.session(session), sign, expected=expected)
+        value = msgspec.json.encode(sign)
+        write = wire.write(self._layout.session(session), value, expected=expected)
         ack = await _within(write, self._term / 5)
         if ack.error is None:
-            self._book.saw_session(session, ack.seq, Sign(self._term, ended=True), clock())
-        else:
+            self._book.saw_session(session, ack.seq, sign, clock())
+        elif not self._found_full(ack):
             await self._look_at_session(wire, session)
 
     async def _forget(self, wire: Wire, session: str, seq: int) -> None:
@@ -273,13 +342,17 @@ class Membership:
         await _within(wire.call(f"STREAM.MSG.DELETE.{self._layout.state}", body), self._term / 5)
         self._book.gone(session)
 
-    async def _look_at_session(self, wire: Wire, session: str) -> None:
+    async def _look_at_session(self, wire: Wire, session: str) -> Sign | None:
         """See what is true, where a write was refused."""
         found = await get_last(wire.requests, self._layout.state, self._layout.session(session))
         if found is None:
             self._book.gone(session)
-        else:
-            self._saw(Found(found.subject, found.seq, found.data))
+            return None
+        self._saw(Found(found.subject, found.seq, found.data))
+        try:
+            return _decode_sign(found.data)
+        except msgspec.MsgspecError:
+            return Sign(self._term, doubted=True)  # a foreign hand's: nothing to count on
 
     async def _look_at_lease(self, wire: Wire, partition: int) -> None:
         found = await get_last(wire.requests, self._layout.state, self._layout.lease(partition))

@@ -16,6 +16,8 @@ class Meter:
         """The server holds the streams to `bounds` now."""
         self.writes = 0
         """How often the server has said that something is durable."""
+        self.has_room = True
+        """The account and the server took what was written last; a limit of theirs is no bound."""
         self._usage = Usage(0, 0, 0, 0)
         self._refused = 0
 
@@ -27,6 +29,8 @@ class Meter:
     @property
     def is_full(self) -> bool:
         """Whether what was refused last would be refused now."""
+        if not self.has_room:
+            return True
         return bool(self._refused) and self._usage.bytes + self._refused > self.bounds.max_bytes
 
     def looked(self, usage: Usage) -> None:
@@ -44,6 +48,7 @@ class Meter:
 
     def stored(self, size: int) -> None:
         """Note that a message waits."""
+        self.has_room = True
         self._change(events=1, size=size)
 
     def finished(self, size: int) -> None:

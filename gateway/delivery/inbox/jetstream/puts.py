@@ -18,7 +18,7 @@ from gateway.delivery.inbox.jetstream.wire import Ack, Wire
 from gateway.delivery.inbox.record import Record, encode, targets
 from gateway.delivery.inbox.store import InboxFullError, InboxUnavailableError, Placed
 
-__all__ = ["Puts", "is_full", "is_there"]
+__all__ = ["Puts", "is_full", "is_limited", "is_there"]
 
 _STORE_FAILED = 10077
 _FULL_CODES = {10002, 10023, 10028, 10047}
@@ -46,7 +46,12 @@ def is_there(error: ApiError) -> bool:
 def is_full(error: ApiError) -> bool:
     """Whether a write was refused because the stream, or the account, has no room."""
     full = error.err_code == _STORE_FAILED and "maximum bytes" in error.description
-    return full or error.err_code in _FULL_CODES
+    return full or is_limited(error)
+
+
+def is_limited(error: ApiError) -> bool:
+    """Whether it was the account, or the server, that had no room."""
+    return error.err_code in _FULL_CODES
 
 
 class _Put(msgspec.Struct, eq=False):
@@ -96,10 +101,14 @@ class Puts:
                 self._send(wire, put, subject, value, 1)
         return future
 
-    def _full(self, put: _Put, size: int) -> None:
-        self._meter.refused(size)
+    def _full(self, put: _Put, size: int, *, limited: bool = False) -> None:
+        if limited:
+            self._meter.has_room = False
+        else:
+            self._meter.refused(size)
         if not put.future.done():
-            error = InboxFullError(self._layout.stream, self._meter.bounds.max_bytes)
+            most = 0 if limited else self._meter.bounds.max_bytes
+            error = InboxFullError(self._layout.stream, most)
             put.future.set_exception(error)
 
     def _msg_id(self, subject: str) -> str:
@@ -153,7 +162,7 @@ class Puts:
         elif is_there(ack.error):
             self._end(put, "pending")
         elif is_full(ack.error) and (self._meter.is_bounded or attempt == _MOST_ATTEMPTS):
-            self._full(put, self._size(subject, value))
+            self._full(put, self._size(subject, value), limited=is_limited(ack.error))
         elif self._may_pass(ack.error) and attempt < _MOST_ATTEMPTS:
             # An election, or the first attempt of this very event: both take moments.
             again = partial(self._send, wire, put, subject, value, attempt + 1)

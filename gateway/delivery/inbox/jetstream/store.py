@@ -1,8 +1,7 @@
 """The store of the inbox that is a replicated stream of a NATS cluster.
 
-Every replica of the gateway stores what it receives. Partitions of what waits are dispatched by
-whoever has their lease (`membership`), each read in order (`holding`). See `layout` for what is
-where, and `docs/architecture.md` for why.
+Every replica stores what it receives, and dispatches the partitions that it has the leases of
+(`membership`, `holding`). `layout` says what is where, and `docs/architecture.md` why.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from gateway.delivery.inbox.jetstream.membership import Membership
 from gateway.delivery.inbox.jetstream.meter import Meter
 from gateway.delivery.inbox.jetstream.parked import encode_parked
 from gateway.delivery.inbox.jetstream.provision import provision
-from gateway.delivery.inbox.jetstream.puts import Puts, is_full, is_there
+from gateway.delivery.inbox.jetstream.puts import Puts, is_full, is_limited, is_there
 from gateway.delivery.inbox.jetstream.wire import Wire
 from gateway.delivery.inbox.record import Record, RecordError, decode
 from gateway.delivery.inbox.store import (
@@ -73,8 +72,7 @@ class JetStreamStore:
     ) -> None:
         """`partitions` counts where the stream is created; `lease` is in seconds.
 
-        One that does not dispatch takes no lease, feeds nothing, and creates and changes no
-        stream: that is for an operator's command, beside the gateways that run.
+        One that does not dispatch is for an operator's command: no lease, no feed, no new stream.
         """
         self._options = options
         self._layout = Layout(stream, partitions)
@@ -117,8 +115,7 @@ class JetStreamStore:
 
     def bound(self, bounds: Bounds) -> None:
         """See `Store.bound`."""
-        self._meter.bounds = bounds
-        self._meter.is_bounded = False
+        self._meter.bounds, self._meter.is_bounded = bounds, False
         if self._wire is not None and self._dispatches:
             self._bounding = asyncio.create_task(self._bound(self._wire))
 
@@ -192,7 +189,7 @@ class JetStreamStore:
         if self._closing:
             return
         self._closing = True
-        started = asyncio.get_running_loop().time()
+        ends = asyncio.get_running_loop().time() + timeout
         if self._puts is not None:
             await self._puts.drain(timeout / 2)
             self._puts.close()
@@ -202,8 +199,7 @@ class JetStreamStore:
             if task is not None:
                 task.cancel()
         if self._membership is not None:
-            spent = asyncio.get_running_loop().time() - started
-            await self._membership.close(max(0.0, timeout - spent))
+            await self._membership.close(max(0.0, ends - asyncio.get_running_loop().time()))
         if self._link is not None:
             await self._link.close()
         self._wire = None
@@ -292,6 +288,10 @@ class JetStreamStore:
         """See `Holder.lost`."""
         self._let_go(partition)
 
+    def has_room(self, room: bool) -> None:
+        """See `Holder.has_room`."""
+        self._meter.has_room = room
+
     def _let_go(self, partition: int) -> None:
         holding = self._holdings.pop(partition, None)
         if holding is not None:
@@ -319,8 +319,7 @@ class JetStreamStore:
         if self._feed.withdrawn(ref):
             holding.owed.pop(ref, None)
             return
-        loop = asyncio.get_running_loop()
-        loop.call_later(_GONE_AGAIN_AFTER, self._forget, ref, attempt + 1)
+        asyncio.get_running_loop().call_later(_GONE_AGAIN_AFTER, self._forget, ref, attempt + 1)
 
     def _discarded(self, record: Record, targets: int) -> None:
         if self._feed is not None:
@@ -362,7 +361,8 @@ class JetStreamStore:
         if error is None:
             self._meter.parked(stored_size(subject, b"", value))
         elif is_full(error):
-            raise InboxFullError(self._layout.parked, self._meter.bounds.parked_max_bytes)
+            most = 0 if is_limited(error) else self._meter.bounds.parked_max_bytes
+            raise InboxFullError(self._layout.parked, most)
         elif not is_there(error):
             raise ApiRefused(error)
 
