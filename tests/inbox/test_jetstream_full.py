@@ -14,7 +14,7 @@ from nats.js.errors import APIError
 from gateway.delivery.inbox.jetstream import JetStreamStore
 from gateway.delivery.inbox.jetstream.layout import Layout
 from gateway.delivery.inbox.record import targets
-from gateway.delivery.inbox.store import Bounds, Writable
+from gateway.delivery.inbox.store import Bounds, InboxFullError, Writable
 from tests.inbox.harness import MIB, FeedLog, outcome, record, until
 from tests.inbox.jetstream_place import STREAM, jetstream_store
 from tests.servers.nats import NatsServer
@@ -94,11 +94,34 @@ async def test_what_waits_is_dispatched_and_removed(small: NatsServer) -> None:
     await store.close(2)
 
 
+async def test_who_is_doubted_and_cannot_answer_stops(small: NatsServer) -> None:
+    """Room for the doubt may have come and gone, and be there again for the end."""
+    store, _ = await opened(small)
+    async with jetstream(small) as there:
+        await there.add_stream(name=FILLER, subjects=["filler"])
+        with suppress(APIError):
+            while True:
+                await there.publish("filler", b"x" * 128 * 1024)
+        state = f"{STREAM}_STATE"
+        there_is = (await there.stream_info(state, subjects_filter=f"{STREAM}.session.*")).state
+        (told,) = there_is.subjects or {}
+        doubt = b'{"term":%f,"doubted":true}' % LEASE
+        await there.publish(told, doubt)
+        with suppress(APIError):
+            await to_the_brim(there)
+        assert (await there.get_last_msg(state, told)).data == doubt
+    await until(lambda: not store.partitions, 2 * LEASE)
+    await make_room(small)
+    await until(lambda: len(store.partitions) == 16)
+    await store.close(2)
+
+
 async def test_it_says_that_it_is_full_until_there_is_room(small: NatsServer) -> None:
     store, _ = await opened(small)
     await fill(small)
     await until(lambda: store.writable is Writable.FULL)
-    assert await outcome(store.put(record(1))) == "inbox_full"
+    with pytest.raises(InboxFullError, match="or of its account, is full"):
+        await store.put(record(1))
     assert store.writable is Writable.FULL
     await make_room(small)
     # Nothing is put meanwhile: who is not ready is sent nothing.

@@ -66,12 +66,12 @@ class InboxFullError(InboxUnavailableError):
 
     def __init__(self, where: str, max_bytes: int) -> None:
         self.max_bytes = max_bytes
-        """0: not the bound, but what the store is in, has no room."""
-        if max_bytes:
-            problem = f"its bound of {max_bytes} bytes is reached"
-            remedy = "wait until there is room, or raise the bound in delivery.inbox"
-        else:
-            problem, remedy = "the server's storage is full", "make room on it, or wait"
+        """0: not the bound, but the storage of the server, or of its account, is reached."""
+        problem = f"its bound of {max_bytes} bytes is reached"
+        remedy = "wait until there is room, or raise the bound in delivery.inbox"
+        if not max_bytes:
+            problem = "the storage of the server, or of its account, is full"
+            remedy = "make room there, or raise its limit"
         super().__init__(where, "inbox_full", f"{problem}: {remedy}")
 
 
