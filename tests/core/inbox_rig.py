@@ -144,8 +144,8 @@ class Rig:
 
     @property
     def waiting(self) -> int:
-        """How many events wait in the store."""
-        return self.store.usage.events
+        """How many events wait in the store, or have left it without that being told yet."""
+        return max(self.store.usage.events, len(self.dispatcher.lanes))
 
     @property
     def told(self) -> list[Settlement]:
