@@ -390,3 +390,18 @@ def test_an_ack_ends_the_rest_of_its_destination() -> None:
     rig.lanes.acked(other)
     assert rig.refs() == [fresh]
     assert rig.refs(1.0) == [stuck]
+
+
+def test_a_record_with_several_targets_of_one_lane_leaves_it_whole() -> None:
+    rig = Rig()
+    target = Target("events", "users", 7)
+    rig.lanes.add(Entry(1, 0, 1.0, 0b111, (target, target, target), 1))
+    assert rig.lanes.withdrawn(1)
+    assert rig.take() == []
+    assert len(rig.lanes) == 0
+    # The lane may be begun anew.
+    rig.lanes.add(Entry(2, 0, 2.0, 0b11, (target, target), 1))
+    (first,) = rig.take()
+    rig.lanes.settled(first)
+    (second,) = rig.take()
+    assert (first.at, second.at) == (0, 1)

@@ -266,7 +266,9 @@ class LanesBesideAModel(RuleBasedStateMachine):
         assert all((gate.records, gate.bytes) == (0, 0) for gate in self.lanes._gates.values())
 
 
+# The same steps each time: some branches are reached by these alone, and `make coverage` asks for
+# all of them. The simulation tries others each time.
 LanesBesideAModel.TestCase.settings = settings(
-    max_examples=200, stateful_step_count=40, deadline=None
+    max_examples=200, stateful_step_count=40, deadline=None, derandomize=True, database=None
 )
 TestLanesBesideAModel = LanesBesideAModel.TestCase
