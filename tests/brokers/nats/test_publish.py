@@ -63,7 +63,7 @@ async def test_many_at_once_keep_their_order(
 ) -> None:
     stream = unique("order")
     await create_stream(nats_server.url, stream, stream)
-    under_test = await start(nats_server.url)
+    under_test = await start(nats_server.url, max_in_flight=2000)
 
     receipts = await asyncio.gather(*(under_test.publish(stream, b"%d" % at) for at in range(2000)))
 
