@@ -83,6 +83,8 @@ async def pinned(gateway: GatewayProcess, path: Path) -> Client:
         assert (await client.post(method="PUT")).status == 405
     finally:
         os.kill(owner, signal.SIGCONT)
+    # It may have begun to look for the owner only while that was held.
+    await until_stored(client)
     return client
 
 
