@@ -79,8 +79,10 @@ async def pinned(gateway: GatewayProcess, path: Path) -> Client:
     os.kill(owner, signal.SIGSTOP)
     try:
         client = await Client(gateway, connections=1).__aenter__()
-        # It needs no inbox, and so no owner.
-        assert (await client.post(method="PUT")).status == 405
+        # It needs no inbox, and so no owner; and unlike most refusals it keeps the connection.
+        body = event()
+        forged = signed(body) | {"svix-id": "msg_other"}
+        assert (await client.post(body, forged)).word == (401, "rejected")
     finally:
         os.kill(owner, signal.SIGCONT)
     # It may have begun to look for the owner only while that was held.
