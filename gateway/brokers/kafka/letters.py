@@ -17,11 +17,10 @@ from gateway.brokers.kafka.connection import Cluster
 from gateway.brokers.kafka.errors import CLIENT_ERRORS, connection_problem, name_of
 from gateway.brokers.kafka.letter_states import States, StateTopic
 from gateway.brokers.kafka.options import (
-    CLIENT_ID,
-    ClientOptions,
     client_options,
     quiet_client_logs,
 )
+from gateway.brokers.kafka.reader import reader
 from gateway.brokers.letters import Letter, LettersError, LettersUnavailable, Progress
 
 if TYPE_CHECKING:
@@ -34,7 +33,6 @@ _DESCRIBE_WITHIN = 5.0
 _OFFSETS_WITHIN = 10.0
 _CLOSE_WITHIN = 2.0
 _POLL_MS = 500
-_REQUEST_TIMEOUT_MS = 10_000
 _SILENT_AFTER = 15.0
 """Seconds without a record after which the cluster counts as gone."""
 _AT_ONCE = 200
@@ -65,7 +63,7 @@ class KafkaLetters:
         try:
             await self._cluster.connect(_CONNECT_WITHIN)
             replicas = await self._describe()
-            self._consumer = _consumer(self._options)
+            self._consumer = reader(self._options)
             await self._consumer.start()
             self._spans = await _spans(self._consumer, self._topic, list(self._spans))
             await self._state_topic.look(replicas)
@@ -172,19 +170,6 @@ class KafkaLetters:
         return LettersError(
             self._options.broker, self._topic, problem, "grant DESCRIBE and READ on it"
         )
-
-
-def _consumer(options: ClientOptions) -> AIOKafkaConsumer:
-    return AIOKafkaConsumer(
-        bootstrap_servers=[f"{host}:{port}" for host, port in options.servers],
-        client_id=CLIENT_ID,
-        group_id=None,
-        # Only for an offset that retention has removed meanwhile; starts are set by hand.
-        auto_offset_reset="earliest",
-        enable_auto_commit=False,
-        request_timeout_ms=_REQUEST_TIMEOUT_MS,
-        **options.login(),
-    )
 
 
 async def _spans(

@@ -9,17 +9,17 @@ from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import TopicPartition
 
 from gateway.brokers.base import Arrival, Need, TailUnavailable
 from gateway.brokers.kafka.connection import Cluster
 from gateway.brokers.kafka.errors import CLIENT_ERRORS, connection_problem
 from gateway.brokers.kafka.options import (
-    CLIENT_ID,
     ClientOptions,
     client_options,
     quiet_client_logs,
 )
+from gateway.brokers.kafka.reader import reader
 
 if TYPE_CHECKING:
     from gateway.config.models import KafkaConfig
@@ -29,7 +29,6 @@ _ASK_WITHIN = 2.0
 _CLOSE_WITHIN = 2.0
 _NEW_TOPICS_EVERY = 2.0
 _POLL_MS = 500
-_REQUEST_TIMEOUT_MS = 10_000
 
 
 async def tail_topics(
@@ -58,16 +57,7 @@ class _Tail(AsyncGenerator[Arrival, None]):
         self._options = options
         self._needs = tuple(needs)
         self._cluster = Cluster(options, on_lost=lambda: None)
-        self._consumer = AIOKafkaConsumer(
-            bootstrap_servers=[f"{host}:{port}" for host, port in options.servers],
-            client_id=CLIENT_ID,
-            group_id=None,
-            # Only for an offset that retention has removed meanwhile; starts are set by hand.
-            auto_offset_reset="earliest",
-            enable_auto_commit=False,
-            request_timeout_ms=_REQUEST_TIMEOUT_MS,
-            **options.login(),
-        )
+        self._consumer = reader(options)
         self._next: dict[TopicPartition, int] = {}
         """The offset to read next, per partition."""
         self._arrived: deque[Arrival] = deque()
