@@ -20,6 +20,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from gateway.brokers.base import Arrival, Need, TailUnavailable
+from gateway.brokers.nats import ordered
 from gateway.brokers.nats.errors import (
     CONNECT_ERRORS,
     ConnectionLost,
@@ -38,17 +39,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("gateway.brokers")
 
 _ANSWER_WITHIN = 2.0
-_HEARTBEAT = 2.0
-_MISSED_AFTER = 3 * _HEARTBEAT
-_KEPT_FOR = 30.0
-"""Seconds after which the server removes a consumer that nobody listens to."""
 _MOST_WAITING = 1000
 _MOST_WAITING_BYTES = 16 * 1024 * 1024
-_NANOSECONDS = 1_000_000_000
-_CONTROL = "100"
 _STANDING = Arrival("", "", b"", ())
-_ACK_TOKENS = 9
-"""`$JS.ACK.<stream>.<consumer>.<deliveries>.<stream seq>.<consumer seq>.<time>.<pending>`"""
 
 
 class _Delivery(NamedTuple):
@@ -84,21 +77,7 @@ class _Consumer:
         filters: dict[str, Any] = {"filter_subjects": self.filters}
         if len(self.filters) == 1:  # what servers before 2.10 know
             filters = {"filter_subject": self.filters[0]}
-        return (
-            start
-            | filters
-            | {
-                "name": self.name,
-                "deliver_subject": inbox,
-                "ack_policy": "none",
-                "max_deliver": 1,
-                "flow_control": True,
-                "idle_heartbeat": int(_HEARTBEAT * _NANOSECONDS),
-                "inactive_threshold": int(_KEPT_FOR * _NANOSECONDS),
-                "mem_storage": True,
-                "num_replicas": 1,
-            }
-        )
+        return start | filters | ordered.consumer(self.name, inbox)
 
 
 async def tail_subjects(
@@ -176,7 +155,7 @@ class _Tail:
                 raise ConnectionLost(self._ended.result())
             self._wake.clear()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), _HEARTBEAT)
+                await asyncio.wait_for(self._wake.wait(), ordered.HEARTBEAT)
             await self._renew_the_missing()
         arrivals = []
         while self._waiting:
@@ -206,7 +185,7 @@ class _Tail:
 
     async def _renew_the_missing(self) -> None:
         for consumer in self._consumers:
-            if self._loop.time() - consumer.heard > _MISSED_AFTER:
+            if self._loop.time() - consumer.heard > ordered.MISSED_AFTER:
                 await self._consume(consumer)
 
     def _came(self, consumer: _Consumer | None, name: str, msg: Msg) -> None:
@@ -238,12 +217,11 @@ class _Tail:
         if delivery.consumer_name != consumer.name:
             return None  # from the consumer before this one: it comes again
         headers = msg.headers or {}
-        if not msg.data and headers.get("Status") == _CONTROL:
-            answer_to = msg.reply or headers.get("Nats-Consumer-Stalled", "")
-            if answer_to:
-                self._connection.publish(answer_to, "", None, b"")
+        if ordered.is_control(msg, headers):
+            if subject := ordered.answer_to(msg, headers):
+                self._connection.publish(subject, "", None, b"")
             return None
-        stream_seq, consumer_seq = _sequences(msg.reply)
+        stream_seq, consumer_seq, _ = ordered.numbers(msg.reply)
         # Deliveries have no gap; one means that the server gave some up for us.
         if consumer_seq != consumer.consumer_seq + 1:
             await self._consume(consumer)
@@ -270,10 +248,3 @@ def _wanted(need: Need, subject: str) -> bool:
     if need.templated:
         return subject.startswith(need.destination)
     return subject == need.destination
-
-
-def _sequences(reply: str) -> tuple[int, int]:
-    """Stream and consumer sequence of a delivery's reply subject, with and without a domain."""
-    tokens = reply.split(".")
-    skip = 2 if len(tokens) > _ACK_TOKENS else 0
-    return int(tokens[5 + skip]), int(tokens[6 + skip])

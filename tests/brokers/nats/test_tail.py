@@ -81,8 +81,8 @@ async def test_a_consumer_that_the_server_lost_is_made_anew_where_it_ended(
     start: Starter,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("gateway.brokers.nats.tail._HEARTBEAT", 0.3)
-    monkeypatch.setattr("gateway.brokers.nats.tail._MISSED_AFTER", 0.9)
+    monkeypatch.setattr("gateway.brokers.nats.ordered.HEARTBEAT", 0.3)
+    monkeypatch.setattr("gateway.brokers.nats.ordered.MISSED_AFTER", 0.9)
     name = unique("lost")
     await create_stream(nats_server.url, name, name)
     under_test = await start(nats_server.url)

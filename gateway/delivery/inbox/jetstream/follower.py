@@ -1,9 +1,4 @@
-"""Reads part of a stream in order, from its beginning or from a number on, and then what comes.
-
-An ephemeral consumer, made anew from the last number when one of its deliveries is missing or it
-falls silent, as the ordered consumers of the official clients do (ADR-17). The server's flow
-control bounds what is on its way.
-"""
+"""Reads part of a stream in order, from its beginning or from a number on, and then what comes."""
 
 from __future__ import annotations
 
@@ -18,25 +13,18 @@ import msgspec
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
+from gateway.brokers.nats import ordered
 from gateway.brokers.nats.errors import ApiError, ConnectionLost
 from gateway.brokers.nats.jetstream import ApiRefused, new_inbox
 from gateway.delivery.inbox.jetstream.layout import header_block, stored_size
 from gateway.delivery.inbox.jetstream.questions import WITHIN
 from gateway.delivery.inbox.jetstream.wire import Wire, seen
 
-__all__ = ["Follower", "Found", "numbers"]
+__all__ = ["Follower", "Found"]
 
 log = logging.getLogger("gateway.delivery")
 
-_HEARTBEAT = 2.0
-_MISSED_AFTER = 3 * _HEARTBEAT
 _LOOK_EVERY = 1.0
-_KEPT_FOR = 30.0
-"""Seconds after which the server removes a consumer that nobody listens to."""
-_NANOSECONDS = 1_000_000_000
-_CONTROL = "100"
-_ACK_TOKENS = 9
-"""`$JS.ACK.<stream>.<consumer>.<deliveries>.<stream seq>.<consumer seq>.<time>.<pending>`"""
 
 
 class Found(msgspec.Struct, frozen=True, gc=False):
@@ -124,7 +112,9 @@ class Follower:
         created = await self._wire.requests.api(call, body, _Created, WITHIN)
         if not created.num_pending:
             self.caught_up.set()
-        while self._loop.time() - self._heard < _MISSED_AFTER and not self._wire.ended.done():
+        while (
+            self._loop.time() - self._heard < ordered.MISSED_AFTER and not self._wire.ended.done()
+        ):
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._gap.wait(), _LOOK_EVERY)
                 return
@@ -135,41 +125,31 @@ class Follower:
             start = {"deliver_policy": "by_start_sequence", "opt_start_seq": self.after + 1}
         elif self._last_only:
             start = {"deliver_policy": "last_per_subject"}
-        return start | {
-            "name": self._name,
-            "deliver_subject": inbox,
-            "filter_subjects": self._filters,
-            "ack_policy": "none",
-            "max_deliver": 1,
-            "flow_control": True,
-            "idle_heartbeat": int(_HEARTBEAT * _NANOSECONDS),
-            "inactive_threshold": int(_KEPT_FOR * _NANOSECONDS),
-            "mem_storage": True,
-            "num_replicas": 1,
-        }
+        filters = {"filter_subjects": self._filters}
+        return start | filters | ordered.consumer(self._name, inbox)
 
     def _came(self, name: str, msg: Msg) -> None:
         if self._stopped or name != self._name or self._gap.is_set():
             return  # from the consumer before this one: it comes again
         self._heard = self._loop.time()
-        if not msg.data and (headers := msg.headers) and headers.get("Status") == _CONTROL:
+        headers = msg.headers or {}
+        if ordered.is_control(msg, headers):
             self._control(msg, headers)
             return
-        seq, consumer_seq, pending = numbers(msg.reply)
+        seq, consumer_seq, pending = ordered.numbers(msg.reply)
         # Deliveries have no gap; one means that the server gave some up for us.
         if consumer_seq != self._consumer_seq + 1:
             self._gap.set()
             return
         self._consumer_seq, self.after = consumer_seq, seq
-        size = stored_size(msg.subject, header_block(msg.headers or {}), msg.data)
+        size = stored_size(msg.subject, header_block(headers), msg.data)
         self._take(Found(msg.subject, seq, msg.data, size))
         if not pending:
             self.caught_up.set()
 
     def _control(self, msg: Msg, headers: dict[str, str]) -> None:
-        answer_to = msg.reply or headers.get("Nats-Consumer-Stalled", "")
-        if answer_to:
-            self._wire.connection.publish(answer_to, "", None, b"")
+        if subject := ordered.answer_to(msg, headers):
+            self._wire.connection.publish(subject, "", None, b"")
             return
         # A heartbeat is sent when there is nothing to deliver; it tells what was.
         if headers.get("Nats-Last-Consumer", "0") == str(self._consumer_seq):
@@ -181,10 +161,3 @@ class Follower:
         if self._subscription is not None:
             self._wire.connection.unsubscribe(self._subscription)
             self._subscription = None
-
-
-def numbers(reply: str) -> tuple[int, int, int]:
-    """Stream and consumer sequence of a delivery, and how many are to come."""
-    tokens = reply.split(".")
-    skip = 2 if len(tokens) > _ACK_TOKENS else 0
-    return int(tokens[5 + skip]), int(tokens[6 + skip]), int(tokens[8 + skip])

@@ -12,7 +12,8 @@ from nats.aio.msg import Msg
 
 from gateway.brokers.nats.errors import ApiError, ConnectionLost
 from gateway.brokers.nats.jetstream import new_inbox
-from gateway.delivery.inbox.jetstream.follower import Found, numbers
+from gateway.brokers.nats.ordered import numbers
+from gateway.delivery.inbox.jetstream.follower import Found
 from gateway.delivery.inbox.jetstream.layout import header_block, stored_size
 from gateway.delivery.inbox.jetstream.questions import WITHIN
 from gateway.delivery.inbox.jetstream.wire import Wire, seen
