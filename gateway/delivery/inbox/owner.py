@@ -32,6 +32,7 @@ from gateway.delivery.inbox.wire import (
     Frames,
     Hello,
     List,
+    Outgoing,
     Put,
     State,
     Stored,
@@ -180,7 +181,7 @@ class _Connection:
         self._room.set()
         self._tasks = set[asyncio.Task[None]]()
         self._greeted = False
-        self._unsent: list[bytes] = []
+        self._outgoing = Outgoing(writer)
         self.is_worker = False
 
     def is_ours(self) -> bool:
@@ -297,18 +298,11 @@ class _Connection:
         """Say something, together with all else of this round of the event loop."""
         if not self._greeted or self._writer.is_closing():
             return
-        if not self._unsent:
-            asyncio.get_running_loop().call_soon(self._flush)
-        self._unsent.append(frame(answer))
-
-    def _flush(self) -> None:
-        unsent, self._unsent = self._unsent, []
-        if unsent and not self._writer.is_closing():
-            self._writer.write(b"".join(unsent))
+        self._outgoing.send(frame(answer))
 
     def end(self) -> None:
         """Send what was said, and close. What the store was asked for it still does."""
-        self._flush()
+        self._outgoing.flush()
         self._writer.close()
 
 

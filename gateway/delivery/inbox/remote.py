@@ -38,6 +38,7 @@ from gateway.delivery.inbox.wire import (
     Hello,
     Item,
     List,
+    Outgoing,
     Put,
     Request,
     State,
@@ -249,7 +250,7 @@ class _Link:
         self._number = 0
         self._idle = asyncio.Event()
         self._idle.set()
-        self._unsent: list[bytes] = []
+        self._outgoing = Outgoing(writer)
         self._items = asyncio.Queue[Item | None](_ITEMS)
         self._ended = False
         self.state: State | None = None
@@ -287,20 +288,13 @@ class _Link:
         self._asked[self._number] = (future, size, asyncio.get_running_loop().time())
         self._bytes += size
         self._idle.clear()
-        if not self._unsent:
-            asyncio.get_running_loop().call_soon(self._flush)
-        self._unsent.append(encoded)
+        self._outgoing.send(encoded)
         return future
 
     def is_stalled(self) -> bool:
         """Whether what was asked first has had no answer for long."""
         _, _, since = next(iter(self._asked.values()), (None, 0, None))
         return since is not None and asyncio.get_running_loop().time() - since > _STALLED
-
-    def _flush(self) -> None:
-        unsent, self._unsent = self._unsent, []
-        if unsent and not self._writer.is_closing():
-            self._writer.write(b"".join(unsent))
 
     async def item(self) -> Item | None:
         """Give the next item of the list that was asked for; None at its end."""

@@ -6,6 +6,7 @@ Frames of MessagePack, each behind its length in four bytes, big-endian. The fir
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import struct
 import sys
@@ -29,6 +30,7 @@ __all__ = [
     "Hello",
     "Item",
     "List",
+    "Outgoing",
     "Put",
     "Request",
     "State",
@@ -233,6 +235,28 @@ class Frames:
                 start = end
         finally:
             del buffer[:start]
+
+
+class Outgoing:
+    """Sends frames, all those of one round of the event loop together."""
+
+    __slots__ = ("_unsent", "_writer")
+
+    def __init__(self, writer: asyncio.StreamWriter) -> None:
+        self._writer = writer
+        self._unsent: list[bytes] = []
+
+    def send(self, encoded: bytes) -> None:
+        """Send a frame at the end of this round."""
+        if not self._unsent:
+            asyncio.get_running_loop().call_soon(self.flush)
+        self._unsent.append(encoded)
+
+    def flush(self) -> None:
+        """Send now what is to be sent, unless the connection has ended."""
+        unsent, self._unsent = self._unsent, []
+        if unsent and not self._writer.is_closing():
+            self._writer.write(b"".join(unsent))
 
 
 def peer_uid(connected: socket.socket) -> int | None:
