@@ -131,6 +131,12 @@ class Answered(Protocol):
 A = TypeVar("A", bound=Answered)
 
 
+def is_gone(error: ApiError) -> bool:
+    """Tell whether a message could not be deleted because it is not there, or no more."""
+    nothing = error.err_code == _NOT_DELETED and error.description == "no message found"
+    return nothing or error.err_code in _NO_MESSAGE
+
+
 def new_inbox() -> str:
     """A subject prefix for answers that nobody else has; ends in a dot."""
     return f"_INBOX.{secrets.token_urlsafe(_INBOX_BYTES)}."
@@ -243,9 +249,7 @@ class Requests:
         try:
             await self.api(f"STREAM.MSG.DELETE.{stream}", body, Answer, timeout)
         except ApiRefused as refused:
-            error = refused.error
-            nothing = error.err_code == _NOT_DELETED and error.description == "no message found"
-            if error.err_code not in _NO_MESSAGE and not nothing:
+            if not is_gone(refused.error):
                 raise
 
     async def create_stream(self, config: dict[str, Any], timeout: float) -> None:

@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 
-from gateway.brokers.nats.jetstream import ApiRefused
+from gateway.brokers.nats.jetstream import ApiRefused, StoredMessage, is_gone
 from gateway.delivery.inbox.jetstream import pages, questions
 from gateway.delivery.inbox.jetstream.layout import Layout
 from gateway.delivery.inbox.jetstream.meter import Meter
@@ -19,7 +19,6 @@ __all__ = ["Desk"]
 
 _ID = re.compile(r"([wp])([1-9][0-9]{0,18})")
 _ASK_WITHIN = 5.0
-_NO_MESSAGE = "no message found"
 
 
 class Desk:
@@ -78,7 +77,7 @@ class Desk:
                 if not count:
                     raise
                 return count
-            count += await self._drop_parked(wire, seq, found.size)
+            count += await self._drop_parked(wire, found)
         return count
 
     async def discard(self, wire: Wire, ids: Sequence[str]) -> int:
@@ -87,7 +86,7 @@ class Desk:
         for one in dict.fromkeys(ids):
             if seq := _number(one, "p"):
                 found = await questions.get(wire.requests, self._layout.parked, seq)
-                if found is not None and await self._drop_parked(wire, seq, found.size):
+                if found is not None and await self._drop_parked(wire, found):
                     parked = decode_parked(found.data)
                     self._discarded(parked.record, 1 << parked.target)
                     count += 1
@@ -95,10 +94,10 @@ class Desk:
                 count += await self._drop_waiting(wire, seq)
         return count
 
-    async def _drop_parked(self, wire: Wire, seq: int, size: int) -> bool:
-        dropped = await _delete(wire, self._layout.parked, seq)
+    async def _drop_parked(self, wire: Wire, found: StoredMessage) -> bool:
+        dropped = await _delete(wire, self._layout.parked, found.seq)
         if dropped:
-            self._meter.unparked(size)
+            self._meter.unparked(questions.size_of(found))
         return dropped
 
     async def _drop_waiting(self, wire: Wire, ref: int) -> bool:
@@ -116,7 +115,7 @@ class Desk:
             return answer == b"1"
         dropped = await _delete(wire, self._layout.stream, ref)
         if dropped:
-            self._meter.finished(found.size)
+            self._meter.finished(questions.size_of(found))
             record = decode(found.data)
             self._discarded(record, self._layout.owed(targets(record), partition))
         return dropped
@@ -131,9 +130,7 @@ class Desk:
             try:
                 record = decode(found.data)
             except RecordError as error:
-                raise InboxUnavailableError(
-                    self._layout.stream, "inbox_unavailable", f"message {found.seq}: {error}"
-                ) from error
+                raise _unreadable(self._layout.stream, found.seq, error) from error
             partition = self._layout.partition_of(found.subject)
             owed = self._layout.owed(targets(record), partition) & ~settled.get(found.seq, 0)
             if owed:
@@ -146,9 +143,7 @@ class Desk:
             try:
                 one = decode_parked(found.data)
             except RecordError as error:
-                raise InboxUnavailableError(
-                    self._layout.parked, "inbox_unavailable", f"message {found.seq}: {error}"
-                ) from error
+                raise _unreadable(self._layout.parked, found.seq, error) from error
             yield Held(
                 f"p{found.seq}",
                 "parked",
@@ -161,12 +156,16 @@ class Desk:
             )
 
 
+def _unreadable(stream: str, seq: int, error: RecordError) -> InboxUnavailableError:
+    return InboxUnavailableError(stream, "inbox_unavailable", f"message {seq}: {error}")
+
+
 async def _delete(wire: Wire, stream: str, seq: int) -> bool:
     """Remove a message; False where it was not there any more."""
     ack = await wire.call(f"STREAM.MSG.DELETE.{stream}", {"seq": seq})
     if ack.error is None:
         return True
-    if _NO_MESSAGE in ack.error.description:
+    if is_gone(ack.error):
         return False
     raise ApiRefused(ack.error)
 

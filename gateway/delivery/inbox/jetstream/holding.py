@@ -12,7 +12,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from gateway.brokers.nats.errors import ConnectionLost
-from gateway.brokers.nats.jetstream import ApiRefused
+from gateway.brokers.nats.jetstream import ApiRefused, is_gone
 from gateway.delivery.inbox.jetstream import questions
 from gateway.delivery.inbox.jetstream.follower import Follower, Found
 from gateway.delivery.inbox.jetstream.layout import Layout
@@ -26,7 +26,6 @@ __all__ = ["Holding", "bits"]
 log = logging.getLogger("gateway.delivery")
 
 _AGAIN_AFTER = 1.0
-_NO_MESSAGE = "no message found"
 """Its code stands for other failures, too."""
 _EVERY = -1
 """The mask of all targets."""
@@ -229,7 +228,7 @@ class Holding:
         body = {"seq": ref, "no_erase": True}
         ack = await wire.call(f"STREAM.MSG.DELETE.{self._layout.stream}", body)
         there = ack.error is None
-        if ack.error is not None and _NO_MESSAGE not in ack.error.description:
+        if ack.error is not None and not is_gone(ack.error):
             raise ApiRefused(ack.error)
         size = self._sizes.pop(ref, 0)
         if there:
@@ -284,7 +283,8 @@ class Holding:
             done = await self._finish(ref)
         except (ConnectionLost, ApiRefused):
             if ref in self.owed:
-                entry = Entry(ref, self.partition, record.stored_at, owed, wanted, found.size)
+                size = questions.size_of(found)
+                entry = Entry(ref, self.partition, record.stored_at, owed, wanted, size)
                 self._feed.stored(entry, None)
             raise
         if done:

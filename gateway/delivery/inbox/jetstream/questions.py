@@ -13,15 +13,19 @@ from typing import Any
 import msgspec
 
 from gateway.brokers.nats.errors import ApiError
-from gateway.brokers.nats.jetstream import STREAM_NOT_FOUND, Answer, ApiRefused, Requests
+from gateway.brokers.nats.jetstream import (
+    STREAM_NOT_FOUND,
+    Answer,
+    ApiRefused,
+    Requests,
+    StoredMessage,
+)
 from gateway.delivery.inbox.jetstream.layout import StreamSettings, stored_size
 
-__all__ = ["WITHIN", "Look", "Stored", "get", "get_last", "look", "subjects", "update"]
+__all__ = ["WITHIN", "Look", "get", "get_last", "look", "size_of", "subjects", "update"]
 
 WITHIN = 5.0
 """Seconds for one answer."""
-
-_NO_MESSAGE = 10037
 
 
 class State(msgspec.Struct, frozen=True):
@@ -39,26 +43,6 @@ class Look(msgspec.Struct, frozen=True):
     config: StreamSettings | None = None
     state: State = State()
     total: int = 0
-    error: ApiError | None = None
-
-
-class Stored(msgspec.Struct, frozen=True):
-    """A message of a stream."""
-
-    subject: str
-    seq: int
-    hdrs: bytes = b""
-    data: bytes = b""
-    """JSON has both in base64, which msgspec decodes."""
-
-    @property
-    def size(self) -> int:
-        """Bytes that it takes in its stream."""
-        return stored_size(self.subject, self.hdrs, self.data)
-
-
-class _Got(msgspec.Struct, frozen=True):
-    message: Stored | None = None
     error: ApiError | None = None
 
 
@@ -92,27 +76,22 @@ async def subjects(requests: Requests, stream: str, pattern: str) -> list[str]:
             return found
 
 
-async def get(requests: Requests, stream: str, seq: int) -> Stored | None:
+async def get(requests: Requests, stream: str, seq: int) -> StoredMessage | None:
     """The message of a number; None where there is none, or no more."""
-    return await _get(requests, stream, {"seq": seq})
+    return await requests.message(stream, {"seq": seq}, WITHIN)
 
 
-async def get_last(requests: Requests, stream: str, subject: str) -> Stored | None:
+async def get_last(requests: Requests, stream: str, subject: str) -> StoredMessage | None:
     """The last message of a subject."""
-    return await _get(requests, stream, {"last_by_subj": subject})
+    return await requests.last(stream, subject, WITHIN)
+
+
+def size_of(message: StoredMessage) -> int:
+    """Bytes that a message takes in its stream."""
+    return stored_size(message.subject, message.hdrs, message.data)
 
 
 async def update(requests: Requests, stream: str, changes: dict[str, Any]) -> None:
     """Change some settings of a stream; what else an operator has set, stays."""
     there = await requests.api(f"STREAM.INFO.{stream}", None, _Whole, WITHIN)
     await requests.api(f"STREAM.UPDATE.{stream}", there.config | changes, Answer, WITHIN)
-
-
-async def _get(requests: Requests, stream: str, body: dict[str, Any]) -> Stored | None:
-    try:
-        got = await requests.api(f"STREAM.MSG.GET.{stream}", body, _Got, WITHIN)
-    except ApiRefused as refused:
-        if refused.error.err_code == _NO_MESSAGE:
-            return None
-        raise
-    return got.message
