@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 
 import msgspec
@@ -12,12 +11,12 @@ from gateway.delivery.dead_letter import DeadLetter
 from gateway.delivery.fanout import FanOut, Outlets
 from gateway.delivery.ledger import Ledger
 from gateway.delivery.memory import Retention
-from gateway.delivery.plan import Plan
 from gateway.delivery.settlement import Delivery
 from sim.broker import Client, Publish
+from sim.gateway import Gateway
 from sim.judge import LETTERS, RESOLUTION, History, Judge, plan_targets
 from sim.sender import Answer, Request
-from sim.world import Event, World
+from sim.world import World
 
 __all__ = ["DirectGateway", "DirectJudge"]
 
@@ -143,40 +142,23 @@ class DirectJudge(Judge):
     is_giving_up = False
 
 
-class DirectGateway:
+class DirectGateway(Gateway[DirectJudge]):
     """One life of a gateway in direct mode."""
 
     def __init__(
         self, world: World, life: int, clients: Mapping[str, Client], judge: DirectJudge
     ) -> None:
-        self._world = world
-        self._life = life
-        self._judge = judge
-        self._clients = clients
+        super().__init__(world, life, clients, judge)
         # What finds the late ones looks less often than in earnest: else it is most of the work.
         setattr(fanout, "_RESOLUTION", RESOLUTION)  # noqa: B010 - a constant of the module
         retention = Retention(world.window, world.incomplete_for, world.ledger_bytes)
         self.ledger = Ledger(retention, lambda _: judge.evicted())
         self.fan_out = FanOut(judge, self.ledger)
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._draining = False
 
     async def start(self) -> None:
         """Connect."""
         for client in self._clients.values():
             await client.start()
-
-    def post(self, event: Event, plan: Plan, answer: Answer) -> bool:
-        """Take a request, unless it is draining."""
-        if self._draining:
-            return False
-        now = asyncio.get_running_loop().time()
-        self._judge.posted += 1
-        request = Request(self._judge.posted, event, plan, self._life, now)
-        task = asyncio.create_task(self._deliver(request, answer))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return True
 
     async def _deliver(self, request: Request, answer: Answer) -> None:
         self._judge.asked(request)
@@ -192,24 +174,20 @@ class DirectGateway:
 
     async def close(self, drain: float) -> None:
         """Stop as SIGTERM does: finish what is open, then give up, then disconnect."""
-        self._draining = True
-        if self._tasks:
-            await asyncio.wait(list(self._tasks), timeout=drain)
+        await self._drain(drain, self._give_up)
+        await self._disconnect(drain)
+        self._judge.is_giving_up = False
+
+    def _give_up(self) -> None:
         self._judge.is_giving_up = True
         self.fan_out.give_up()
-        if self._tasks:
-            await asyncio.wait(list(self._tasks))
-        await asyncio.gather(*(client.close(drain) for client in self._clients.values()))
-        self._judge.is_giving_up = False
 
     def check_empty(self, *, at_rest: bool) -> None:  # noqa: ARG002 - the same for both modes
         """Look at what is left after `close`: no memory but what may be remembered."""
         ledger, blame = self.ledger, self._judge.blame
         if self.fan_out.unanswered:
             blame(f"{self.fan_out.unanswered} events are still being delivered")
-        for client in self._clients.values():
-            if client.in_flight != (0, 0):
-                blame(f"{client.name} still has {client.in_flight} in flight")
+        self._check_clients()
         if ledger.size and not (ledger.complete or ledger.incomplete):
             blame(f"the empty ledger counts {ledger.size} bytes")
         ledger.expire(_FOR_EVER, 1000)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from functools import partial
 from random import Random
@@ -18,15 +17,15 @@ from gateway.delivery.inbox.record import Record
 from gateway.delivery.inbox.store import InboxUnavailableError
 from gateway.delivery.inbox.terms import Reach, Terms
 from gateway.delivery.inbox.windows import Window
-from gateway.delivery.plan import Plan
 from gateway.delivery.settlement import Delivery, Settlement
 from gateway.metadata import Metadata
 from sim.broker import Client, Copy, Publish
 from sim.clock import Outside
+from sim.gateway import Gateway
 from sim.judge import LETTERS, History, Judge
 from sim.sender import Answer, Request
 from sim.store import Disk, SimStore
-from sim.world import Event, World
+from sim.world import World
 from virtual.loop import EPOCH
 
 __all__ = ["InboxGateway", "InboxJudge"]
@@ -280,7 +279,7 @@ def _name(event: str) -> str:
     return f"clerk {event}"
 
 
-class InboxGateway:
+class InboxGateway(Gateway[InboxJudge]):
     """One life of a gateway in inbox mode."""
 
     def __init__(
@@ -291,10 +290,7 @@ class InboxGateway:
         judge: InboxJudge,
         around: tuple[Outside, Random],
     ) -> None:
-        self._world = world
-        self._life = life
-        self._judge = judge
-        self._clients = clients
+        super().__init__(world, life, clients, judge)
         judge.attempts = 0
         outside, chance = around
         self.store = SimStore(judge.disk, world, outside, chance, judge)
@@ -304,7 +300,6 @@ class InboxGateway:
             self.store, judge, self._terms(), clock=clock, chance=chance.random
         )
         self.inbox = Inbox(self.store, self.dispatcher, clock)
-        self._tasks: set[asyncio.Task[None]] = set()
         self._draining = True
 
     def _terms(self) -> Terms:
@@ -332,18 +327,6 @@ class InboxGateway:
         await self.inbox.start()
         self._draining = False
 
-    def post(self, event: Event, plan: Plan, answer: Answer) -> bool:
-        """Take a request, unless it starts or is draining."""
-        if self._draining:
-            return False
-        now = asyncio.get_running_loop().time()
-        self._judge.posted += 1
-        request = Request(self._judge.posted, event, plan, self._life, now)
-        task = asyncio.create_task(self._deliver(request, answer))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return True
-
     async def _deliver(self, request: Request, answer: Answer) -> None:
         self._judge.asked(request)
         deadline = request.at + self._world.deadline
@@ -353,21 +336,14 @@ class InboxGateway:
 
     async def close(self, drain: float) -> None:
         """Stop as SIGTERM does: finish what is open, then give up, then disconnect."""
-        self._draining = True
-        if self._tasks:
-            await asyncio.wait(list(self._tasks), timeout=drain)
-        self.inbox.give_up()
-        if self._tasks:
-            await asyncio.wait(list(self._tasks))
+        await self._drain(drain, self.inbox.give_up)
         await self.inbox.close(drain)
-        await asyncio.gather(*(client.close(drain) for client in self._clients.values()))
+        await self._disconnect(drain)
 
     def check_empty(self, *, at_rest: bool) -> None:
         """Look at what is left after `close`: no memory but of what waits on the disk."""
         blame, dispatcher = self._judge.blame, self.dispatcher
-        for client in self._clients.values():
-            if client.in_flight != (0, 0):
-                blame(f"{client.name} still has {client.in_flight} in flight")
+        self._check_clients()
         if not at_rest:
             return
         waiting = len(self._judge.disk.waiting())
