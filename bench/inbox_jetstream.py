@@ -9,62 +9,23 @@ settles it, waits again, and goes on. The CPU is that of this process, without t
 from __future__ import annotations
 
 import argparse
-import asyncio
-import resource
 import tempfile
-import time
 from pathlib import Path
 
 import uvloop
 
-from gateway.delivery.inbox.record import Record
-from gateway.delivery.inbox.store import Entry
+from bench.inbox_senders import Refs, measure
 from tests.inbox.harness import record
 from tests.inbox.jetstream_place import jetstream_store
 from tests.servers.nats import NatsServer
 
 
-class _Refs:
-    """A feed that hands each sender the number of what it has put."""
-
-    def __init__(self) -> None:
-        self.of: dict[str, int] = {}
-
-    def stored(self, entry: Entry, record: Record | None) -> None:
-        if record is not None:
-            self.of[record.name] = entry.ref
-
-    def withdrawn(self, ref: int) -> bool:
-        return ref > 0
-
-    def discarded(self, record: Record, targets: int) -> None:
-        raise AssertionError(record, targets)
-
-    def lost(self, partition: int) -> None:
-        """The store lets go of each when it closes."""
-
-
 async def run(url: str, senders: int, events: int, size: int) -> None:
     """Print what so many events cost."""
-    store, feed = jetstream_store(url, lease=60.0), _Refs()
+    store, feed = jetstream_store(url, lease=60.0), Refs()
     await store.start(feed)
-    given = iter([record(senders * 1_000_000 + at, size=size) for at in range(events)])
-
-    async def send() -> None:
-        for one in given:
-            await store.put(one)
-            await store.settle(feed.of.pop(one.name), 0)
-
-    before, began = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
-    await asyncio.gather(*(send() for _ in range(senders)))
-    seconds, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF)
-    user = (after.ru_utime - before.ru_utime) / events * 1e6
-    system = (after.ru_stime - before.ru_stime) / events * 1e6
-    print(
-        f"{senders:>4} senders  {events / seconds:>8,.0f} events/s"
-        f"  {user:>6.1f} us user  {system:>6.1f} us system",
-        flush=True,
-    )
+    given = [record(senders * 1_000_000 + at, size=size) for at in range(events)]
+    print(await measure(store, feed, senders, given), flush=True)
     await store.close(30)
 
 

@@ -12,20 +12,17 @@ nothing.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import os
-import resource
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import uvloop
 
-from gateway.delivery.inbox.record import Record
+from bench.inbox_senders import Refs, measure
 from gateway.delivery.inbox.sqlite import SqliteStore
-from gateway.delivery.inbox.store import Bounds, Entry
+from gateway.delivery.inbox.store import Bounds
 from tests.inbox.harness import record
 from tests.inbox.syncs import SyncNotes
 from tests.servers.process import ServerError
@@ -33,47 +30,15 @@ from tests.servers.process import ServerError
 BOUNDS = Bounds(1024**3, 1024**3, 120.0)
 
 
-class _Refs:
-    """A feed that hands each sender the number of what it has put."""
-
-    def __init__(self) -> None:
-        self.of: dict[str, int] = {}
-
-    def stored(self, entry: Entry, record: Record | None) -> None:
-        if record is not None:
-            self.of[record.name] = entry.ref
-
-    def withdrawn(self, ref: int) -> bool:
-        return ref < 0
-
-    def discarded(self, record: Record, targets: int) -> None:
-        raise AssertionError(record.name, targets)
-
-    def lost(self, partition: int) -> None:
-        raise AssertionError(partition)
-
-
 async def run(path: Path, events: int, senders: int, size: int) -> None:
     """Print what so many events cost."""
-    store, feed = SqliteStore(path, BOUNDS), _Refs()
+    store, feed = SqliteStore(path, BOUNDS), Refs()
     await store.start(feed)
-    given = iter([record(number, size=size) for number in range(events)])
-
-    async def send() -> None:
-        for one in given:
-            await store.put(one)
-            await store.settle(feed.of.pop(one.name), 0)
-
+    given = [record(number, size=size) for number in range(events)]
     commits, checkpoints = store.commits, store.checkpoints
-    before, began = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
-    await asyncio.gather(*(send() for _ in range(senders)))
-    seconds, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_SELF)
-    user = (after.ru_utime - before.ru_utime) / events * 1e6
-    system = (after.ru_stime - before.ru_stime) / events * 1e6
+    line = await measure(store, feed, senders, given)
     print(
-        f"{senders:>4} senders  {events / seconds:>8,.0f} events/s"
-        f"  {user:>6.1f} us user  {system:>6.1f} us system"
-        f"  {store.commits - commits:>7,} commits"
+        f"{line}  {store.commits - commits:>7,} commits"
         f"  {store.checkpoints - checkpoints:>4,} checkpoints",
         flush=True,
     )
