@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 
-import nats
 import pytest
 from nats.js import JetStreamContext
 from nats.js.errors import APIError
@@ -15,6 +14,7 @@ from gateway.delivery.inbox.jetstream import JetStreamStore
 from gateway.delivery.inbox.jetstream.layout import Layout
 from gateway.delivery.inbox.record import targets
 from gateway.delivery.inbox.store import Bounds, InboxFullError, Writable
+from tests.brokers.nats.support import jetstream
 from tests.inbox.harness import MIB, FeedLog, outcome, record, until
 from tests.inbox.jetstream_place import STREAM, jetstream_store
 from tests.servers.nats import NatsServer
@@ -29,16 +29,6 @@ ACCOUNT = {"jetstream": {"max_file": 4 * MIB}, "users": [{"user": "u", "password
 def small(new_nats: Callable[..., NatsServer]) -> NatsServer:
     """A server whose account has room for the inbox, and little more."""
     return new_nats(options={"accounts": {"A": ACCOUNT}, "no_auth_user": "u"})
-
-
-@asynccontextmanager
-async def jetstream(server: NatsServer) -> AsyncIterator[JetStreamContext]:
-    """Look at the server, as another program would."""
-    client = await nats.connect(server.url)
-    try:
-        yield client.jetstream()
-    finally:
-        await client.close()
 
 
 async def fill(server: NatsServer) -> None:

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
-import nats
 import pytest
-from nats.js import JetStreamContext
 from nats.js.errors import NotFoundError
 
 from gateway.brokers.nats.errors import ConnectionLost
@@ -19,6 +16,7 @@ from gateway.delivery.inbox.jetstream.holding import Holding
 from gateway.delivery.inbox.jetstream.parked import decode_parked, encode_parked
 from gateway.delivery.inbox.record import targets
 from gateway.delivery.inbox.store import Bounds, InboxUnavailableError, InboxUnusableError, Parked
+from tests.brokers.nats.support import jetstream
 from tests.inbox.harness import MIB, NOW, FeedLog, all_held, outcome, outcomes, record, takes, until
 from tests.inbox.jetstream_place import STREAM, jetstream_store
 from tests.servers.nats import NatsServer
@@ -41,16 +39,6 @@ async def start(own_nats: NatsServer) -> AsyncIterator[Starter]:
 
     yield start_one
     await asyncio.gather(*(store.close(2) for store in stores))
-
-
-@asynccontextmanager
-async def jetstream(server: NatsServer) -> AsyncIterator[JetStreamContext]:
-    """Look at the server, and change what is there, as another program would."""
-    client = await nats.connect(server.url)
-    try:
-        yield client.jetstream()
-    finally:
-        await client.close()
 
 
 async def settings(server: NatsServer, stream: str) -> dict[str, Any]:

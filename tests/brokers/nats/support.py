@@ -12,10 +12,12 @@ from typing import Any
 import nats
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from nats.js import JetStreamContext
 from nats.js.api import StreamConfig
 
 from gateway.brokers.base import Arrival, BrokerError, Finding, Message, Need, Receipt, State
 from gateway.brokers.nats import NatsBroker
+from tests.servers.nats import NatsServer
 
 PATIENCE = 20.0
 
@@ -83,6 +85,13 @@ async def client(url: str, **options: Any) -> AsyncIterator[Client]:
         yield connected
     finally:
         await connected.close()
+
+
+@asynccontextmanager
+async def jetstream(server: NatsServer) -> AsyncIterator[JetStreamContext]:
+    """Look at a server, and change what is there, as another program would."""
+    async with client(server.url) as connected:
+        yield connected.jetstream()
 
 
 async def create_stream(url: str, name: str, *subjects: str, **settings: Any) -> None:

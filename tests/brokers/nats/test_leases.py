@@ -5,11 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 
-import nats
 import pytest
-from nats.js import JetStreamContext
 
 from gateway.brokers.base import Receipt
 from gateway.brokers.nats.bucket import Bucket, BucketError, BucketSettings
@@ -18,6 +15,7 @@ from gateway.delivery.claims import Known, Unshared
 from gateway.delivery.leases import Leases
 from gateway.delivery.memory import Retention
 from gateway.delivery.settlement import Settlement
+from tests.brokers.nats.support import jetstream
 from tests.servers.nats import NatsServer
 
 BUCKET = "GATEWAY_LEDGER"
@@ -72,16 +70,6 @@ def bucket_of(server: NatsServer) -> Bucket:
     """Give a bucket on the server, not connected."""
     broker = NatsConfig.model_validate({"kind": "nats", "servers": [server.url]})
     return Bucket("bus", broker, BucketSettings(BUCKET, 1024 * 1024, 3600.0))
-
-
-@asynccontextmanager
-async def jetstream(server: NatsServer) -> AsyncIterator[JetStreamContext]:
-    """Change what is there, as an operator would."""
-    client = await nats.connect(server.url)
-    try:
-        yield client.jetstream()
-    finally:
-        await client.close()
 
 
 async def given(claim: asyncio.Future[Known]) -> Known:
