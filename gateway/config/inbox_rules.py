@@ -11,6 +11,7 @@ from gateway.config.findings import Finding, View
 from gateway.config.models import DeadLetterConfig, GatewayConfig, InboxConfig, TargetConfig
 from gateway.config.names import listing
 from gateway.config.problems import DocumentPath
+from gateway.config.target_rules import unknown_broker
 from gateway.config.units import format_size
 
 __all__ = ["check_inbox"]
@@ -98,14 +99,7 @@ def _stream(config: GatewayConfig, view: View) -> Iterator[Finding]:
         return
     broker = config.brokers.get(name)
     if broker is None:
-        known = view.positions.names(("brokers",))
-        near = view.suggester.closest(name, known)
-        hint = f"did you mean {near}?" if near else f"there is {_or_none(nats)}"
-        yield Finding(
-            path,
-            f"broker: no broker is called {view.show(path, name)}; {hint}",
-            uses=(("brokers", name),),
-        )
+        yield unknown_broker(path, name, view, nats)
     elif broker.kind != "nats":
         yield Finding(
             path,

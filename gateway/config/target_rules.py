@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from gateway.config.destinations import (
@@ -25,11 +25,17 @@ _RESERVED: Final = frozenset({"content-type", "traceparent", "tracestate"})
 _FIELDS: Final = {"kafka": "topic", "nats": "subject"}
 
 
-def unknown_broker(here: DocumentPath, name: str, view: View) -> Finding:
-    """Say that there is no broker of a name, and which one may be meant."""
+def unknown_broker(
+    here: DocumentPath, name: str, view: View, fitting: Sequence[str] | None = None
+) -> Finding:
+    """Say that there is no broker of a name, and which one may be meant.
+
+    `fitting` are those that could stand there, where not every broker could.
+    """
     known = view.positions.names(("brokers",))
     near = view.suggester.closest(name, known)
-    hint = f"did you mean {near}?" if near else f"there is {listing(known) or 'none'}"
+    there = known if fitting is None else fitting
+    hint = f"did you mean {near}?" if near else f"there is {listing(there) or 'none'}"
     return Finding(
         here,
         f"broker: no broker is called {view.show(here, name)}; {hint}",
