@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 from nats.js.api import StreamConfig
 
 from tests.canaries import CANARY
@@ -76,6 +77,7 @@ async def let_all_fit(server: NatsServer, stream: str) -> None:
         await client.jetstream().update_stream(settings)
 
 
+@pytest.mark.shows_payload("`gateway inbox show --body` shows the payload by contract")
 def test_what_is_parked_is_filtered_replayed_and_discarded(
     gateways: Start, nats_server: NatsServer, unique: Unique, tmp_path: Path
 ) -> None:

@@ -64,7 +64,7 @@ async def test_one_key_stays_in_order_while_batches_follow_each_other(
     start: Starter, kafka_server: KafkaAt, unique: Unique
 ) -> None:
     topic = await kafka_server.create_topic(unique("users"), 2)
-    started = await start(kafka_server.bootstrap)
+    started = await start(kafka_server.bootstrap, max_in_flight=3000)
     futures = []
     for number in range(3000):
         futures.append(started.publish(topic, str(number).encode(), key="user_1"))
