@@ -64,18 +64,19 @@ def is_true(value: object) -> bool:
 class Expression:
     """One compiled expression; immutable."""
 
-    __slots__ = ("_evaluate", "_tree", "fields", "path", "source")
+    __slots__ = ("_evaluate", "fields", "path", "source", "tree")
 
     def __init__(self, source: str) -> None:
         """Compile, or raise `ExpressionSyntaxError`."""
         self.source = source
-        self._tree = _parse(source)
-        self.fields: frozenset[str] = frozenset(_field_names(self._tree))
+        self.tree: Node = _parse(source)
+        """What the library made of it."""
+        self.fields: frozenset[str] = frozenset(_field_names(self.tree))
         """Every field name that occurs, at whatever depth."""
-        path = _field_path(self._tree)
+        path = _field_path(self.tree)
         self.path: str | None = ".".join(path) if path else None
         """The dotted path, where the expression is nothing else."""
-        self._evaluate = _closure(self._tree)
+        self._evaluate = _closure(self.tree)
 
     def evaluate(self, document: Mapping[str, Any]) -> Any:
         """Return what the expression selects from `document`, `None` for nothing.
@@ -85,7 +86,7 @@ class Expression:
         if self._evaluate is not None:
             return self._evaluate(document)
         try:
-            return BoundedInterpreter().visit(self._tree, document)
+            return BoundedInterpreter().visit(self.tree, document)
         except ExceededError:
             raise ExpressionError(self.source, f"took more than {MAX_STEPS} steps") from None
         except JMESPathError as error:

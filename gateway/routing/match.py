@@ -13,10 +13,12 @@ class Pattern:
     `prefix.*` takes every type that begins with `prefix.`, whatever follows.
     """
 
-    __slots__ = ("_all", "_exact", "_prefixes")
+    __slots__ = ("_all", "_exact", "_prefixes", "texts")
 
     def __init__(self, patterns: Sequence[str]) -> None:
         """Take valid patterns; the config's rules have refused others."""
+        self.texts = tuple(patterns)
+        """The patterns as they are written."""
         self._all = "*" in patterns
         self._exact = frozenset(p for p in patterns if not p.endswith("*"))
         self._prefixes = tuple(p[:-1] for p in patterns if p.endswith(".*"))
@@ -24,3 +26,7 @@ class Pattern:
     def matches(self, event_type: str) -> bool:
         """Tell whether the type is one of these."""
         return self._all or event_type in self._exact or event_type.startswith(self._prefixes)
+
+    def matching(self, event_type: str) -> str | None:
+        """Give the first pattern that takes the type, as it is written."""
+        return next((text for text in self.texts if Pattern((text,)).matches(event_type)), None)

@@ -27,7 +27,7 @@ from gateway.routing.payload import Payload, RedactPath, render_payload
 from gateway.routing.routable import Routable
 from gateway.routing.template import Template, TextTooLongError
 
-__all__ = ["HEADROOM", "Kind", "Route", "Table", "Target"]
+__all__ = ["HEADROOM", "Kind", "Route", "Table", "Target", "Trace", "scope_of"]
 
 Kind = Literal["kafka", "nats"]
 
@@ -83,8 +83,14 @@ class _Rendering(msgspec.Struct, frozen=True, gc=False):
     headers: Headers
 
 
-_Renderings = dict[_Rendering, tuple[str, tuple[str, ...]]]
-"""With their `Assignment.order`, and the names of their routes."""
+_Outcome = _Rendering | Refusal
+_Found = dict[_Rendering, tuple[str, tuple[str, ...]]]
+"""Renderings with their `Assignment.order`, and the names of their routes."""
+
+
+Trace = tuple[tuple[Route, tuple[Assignment | Refusal, ...] | None], ...]
+"""Each candidate with what becomes of its targets, in file order; None where its condition is not
+true. Targets that resolve to the same record have the same assignment."""
 
 
 class Table:
@@ -135,19 +141,43 @@ class Table:
 
         Never raises for what an event holds: an expression that fails is a refusal.
         """
-        renderings: _Renderings = {}
+        found: _Found = {}
         refusals: list[Refusal] = []
         if event.type is not None:
             for route in self.candidates(event.source, event.type):
-                self._apply(route, event, renderings, refusals)
+                outcomes = self._outcomes(route, event)
+                if outcomes is not None:
+                    _gather(route, outcomes, found, refusals)
         assignments = []
-        for rendering, (order, routes) in renderings.items():
+        for rendering, (order, routes) in found.items():
             built = _build(rendering, routes, order, event)
             if isinstance(built, Refusal):
                 refusals.append(built)
             else:
                 assignments.append(built)
         return Plan(event.key, event.body, event.metadata, tuple(assignments), tuple(refusals))
+
+    def trace(self, event: Routable) -> Trace:
+        """Tell what becomes of each target of each candidate, for who explains a plan."""
+        candidates = () if event.type is None else self.candidates(event.source, event.type)
+        resolved = [(route, self._outcomes(route, event)) for route in candidates]
+        found: _Found = {}
+        for route, outcomes in resolved:
+            if outcomes is not None:
+                _gather(route, outcomes, found, [])
+        built = {
+            rendering: _build(rendering, routes, order, event)
+            for rendering, (order, routes) in found.items()
+        }
+        return tuple(
+            (
+                route,
+                None
+                if outcomes is None
+                else tuple(one if isinstance(one, Refusal) else built[one] for one in outcomes),
+            )
+            for route, outcomes in resolved
+        )
 
     def needs(self, record_bytes: int) -> dict[str, tuple[Need, ...]]:
         """Give what each broker must have, for `check --connect`; `record_bytes` at the most."""
@@ -163,38 +193,27 @@ class Table:
             needs.setdefault(broker, []).append(Need(prefix, templated, record_bytes, used_by))
         return {broker: tuple(found) for broker, found in needs.items()}
 
-    def _apply(
-        self,
-        route: Route,
-        event: Routable,
-        renderings: _Renderings,
-        refusals: list[Refusal],
-    ) -> None:
-        scope = _scope(event, route.name) if route.reads_event else _NOTHING
+    def _outcomes(self, route: Route, event: Routable) -> tuple[_Outcome, ...] | None:
+        scope = scope_of(event, route.name) if route.reads_event else _NOTHING
         try:
             if route.when is not None and not is_true(route.when.evaluate(scope)):
-                return
+                return None
         except ExpressionError as error:
             why = str(error)
-            refusals.extend(_refusal(route, target, "expression", why) for target in route.targets)
-            return
-        for target in route.targets:
-            try:
-                rendering = _render(target, event, scope)
-            except ExpressionError as error:
-                refusals.append(_refusal(route, target, "expression", str(error)))
-                continue
-            except TextTooLongError:
-                destination = _destination(target, scope)
-                refusals.append(_too_large((route.name,), target.broker, destination, _OVER))
-                continue
-            fault = None if target.destination.is_literal else self._fault(target, rendering)
-            if fault is not None:
-                refusals.append(_refusal(route, target, "destination", fault))
-                continue
-            order, routes = renderings.get(rendering, (_order(target), ()))
-            if route.name not in routes:
-                renderings[rendering] = (order, (*routes, route.name))
+            return tuple(_refusal(route, target, "expression", why) for target in route.targets)
+        return tuple([self._outcome(route, target, event, scope) for target in route.targets])
+
+    def _outcome(
+        self, route: Route, target: Target, event: Routable, scope: Mapping[str, Any]
+    ) -> _Outcome:
+        try:
+            rendering = _render(target, event, scope)
+        except ExpressionError as error:
+            return _refusal(route, target, "expression", str(error))
+        except TextTooLongError:
+            return _too_large((route.name,), target.broker, _destination(target, scope), _OVER)
+        fault = None if target.destination.is_literal else self._fault(target, rendering)
+        return rendering if fault is None else _refusal(route, target, "destination", fault)
 
     def _fault(self, target: Target, rendering: _Rendering) -> str | None:
         """Say why a rendered destination is refused, without its value."""
@@ -209,7 +228,20 @@ class Table:
         return None
 
 
-def _scope(event: Routable, route: str) -> dict[str, Any]:
+def _gather(
+    route: Route, outcomes: tuple[_Outcome, ...], found: _Found, refusals: list[Refusal]
+) -> None:
+    """Add what becomes of one route's targets; equal renderings become one."""
+    for target, outcome in zip(route.targets, outcomes, strict=True):
+        if isinstance(outcome, Refusal):
+            refusals.append(outcome)
+            continue
+        order, routes = found.get(outcome, (_order(target), ()))
+        if route.name not in routes:
+            found[outcome] = (order, (*routes, route.name))
+
+
+def scope_of(event: Routable, route: str) -> dict[str, Any]:
     """Give what expressions see: the event, and three names that shadow its own."""
     return {
         **event.document,

@@ -15,8 +15,11 @@ WAY = (
     *("cli", "commands", "server", "app", "ledgers", "inboxes"),
     *("ingress", "serving", "signature", "event", "routing", "delivery", "brokers"),
 )
-BESIDE = {"answer", "address", "clerk", "config", "metadata", "observability", "svix"}
-PURE = ("signature", "event", "routing", "metadata", "address", "answer")
+BESIDE = {
+    *("address", "answer", "clerk", "config"),
+    *("metadata", "observability", "specimen", "svix"),
+}
+PURE = ("signature", "event", "routing", "metadata", "address", "answer", "specimen")
 IMPURE = {"aiokafka", "asyncio", "httpx", "litestar", "nats", "random", "socket", "time", "uvicorn"}
 
 
