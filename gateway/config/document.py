@@ -56,7 +56,7 @@ _KINDS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A config file as plain values: dict, list, str, int, float, bool and None."""
+    """A YAML file as plain values: dict, list, str, int, float, bool and None."""
 
     value: Any = field(repr=False)
     positions: Positions
@@ -65,11 +65,12 @@ class Document:
     """Where the problems are: what stands in `value` there is not what was meant."""
 
 
-def read_document(text: str, name: str, interpolator: Interpolator) -> Document:
+def read_document(text: str, name: str, interpolator: Interpolator | None = None) -> Document:
     """Parse and interpolate. Raises `ConfigError` where the text is not one YAML document.
 
-    Everything else that is wrong is in the document's problems; from `MAX_PROBLEMS` on they are
-    raised as well, and what follows is not looked at.
+    Without an interpolator `$` is a character like any other. Everything else that is wrong is in
+    the document's problems; from `MAX_PROBLEMS` on they are raised as well, and what follows is not
+    looked at.
     """
     lines = LineIndex(text)
     builder = _Builder(text, lines, interpolator)
@@ -91,7 +92,7 @@ class _TooManyProblemsError(GatewayError):
 class _Builder:
     """Makes values of nodes, and notes where each is."""
 
-    def __init__(self, text: str, lines: LineIndex, interpolator: Interpolator) -> None:
+    def __init__(self, text: str, lines: LineIndex, interpolator: Interpolator | None) -> None:
         self.values: dict[DocumentPath, Position] = {}
         self.keys: dict[DocumentPath, Position] = {}
         self.interpolated: set[DocumentPath] = set()
@@ -165,8 +166,8 @@ class _Builder:
 
     def _scalar(self, node: Node, path: DocumentPath) -> Any:
         text = str(node.value)
-        if "$" in text:
-            return self._expanded(text, path)
+        if self._interpolator is not None and "$" in text:
+            return self._expanded(text, path, self._interpolator)
         if node.style:
             return text
         if _DISPUTED.fullmatch(text):
@@ -179,8 +180,8 @@ class _Builder:
             return text
         return _core(text)
 
-    def _expanded(self, text: str, path: DocumentPath) -> str:
-        expansion = self._interpolator.expand(text)
+    def _expanded(self, text: str, path: DocumentPath, interpolator: Interpolator) -> str:
+        expansion = interpolator.expand(text)
         for fault in expansion.faults:
             self.failed.add(path)
             self._problem(path, self._offset(path, fault.offset), fault.message)

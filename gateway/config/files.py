@@ -10,7 +10,7 @@ from typing import Final
 
 from pydantic import SecretStr
 
-__all__ = ["MAX_FILE", "FileContent", "FileReader", "read_file", "reader_of"]
+__all__ = ["MAX_FILE", "FileContent", "FileReader", "read_file", "read_regular", "reader_of"]
 
 MAX_FILE: Final = 64 * 1024
 """Bytes of one `${file:…}`."""
@@ -41,7 +41,7 @@ def reader_of(files: Mapping[str, FileContent]) -> FileReader:
 def read_file(name: str) -> FileContent:
     """Read a regular file of at most 64 KiB of UTF-8. Raises nothing for what it finds."""
     try:
-        content = _read(name)
+        content = read_regular(name, MAX_FILE)
     except OSError as error:
         return FileContent(problem=f"{name} cannot be read: {error.strerror}")
     except ValueError:
@@ -56,14 +56,17 @@ def read_file(name: str) -> FileContent:
         return FileContent(problem=f"{name} is not UTF-8 text")
 
 
-def _read(name: str) -> bytes | None:
-    """Give the first bytes of a regular file, one more than are allowed; None for anything else."""
+def read_regular(name: str | os.PathLike[str], limit: int) -> bytes | None:
+    """Give the first `limit` bytes of a regular file and one more; None for anything else.
+
+    Raises `OSError`, and `ValueError` for what is no file name.
+    """
     # Without O_NONBLOCK a pipe would wait for its writer.
     descriptor = os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
     try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             return None
         with open(descriptor, "rb", closefd=False) as file:
-            return file.read(MAX_FILE + 1)
+            return file.read(limit + 1)
     finally:
         os.close(descriptor)

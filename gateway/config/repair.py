@@ -1,4 +1,4 @@
-"""A config out of a faulty document, so that what is right in it can be checked as well.
+"""A model out of a faulty document, so that what is right in it can be checked as well.
 
 Each faulty value is left to its default, or replaced by a stand-in where the field has none.
 The result is never used to run anything; what is said about the repaired places is dropped.
@@ -6,14 +6,13 @@ The result is never used to run anything; what is said about the repaired places
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from typing import Any, Final
 
-from gateway.config.models import GatewayConfig
 from gateway.config.names import Suggester
 from gateway.config.problems import MAX_PROBLEMS, DocumentPath
-from gateway.config.validation import Fault, validate
+from gateway.config.validation import Fault, Root, validate
 
 __all__ = ["STAND_INS", "Repairs", "repair"]
 
@@ -35,11 +34,11 @@ STAND_INS: Final[dict[str, Any]] = {
     "targets": [],
     "username": "stand-in",
 }
-"""A valid value of every field that has no default."""
+"""A valid value of every field of the config that has no default."""
 
 
 class Repairs:
-    """The places where a config is not what the document says."""
+    """The places where a model is not what the document says."""
 
     def __init__(self, paths: Iterable[DocumentPath]) -> None:
         self._paths: set[DocumentPath] = set()
@@ -59,10 +58,17 @@ class Repairs:
         )
 
 
-def repair(value: Any, faults: tuple[Fault, ...], repairs: Repairs) -> GatewayConfig | None:
+def repair(
+    root: type[Root],
+    value: Any,
+    faults: tuple[Fault, ...],
+    repairs: Repairs,
+    stand_ins: Mapping[str, Any] = STAND_INS,
+) -> Root | None:
     """Replace what is faulty until the rest is valid; None where too little remains.
 
-    That is so too where there are `MAX_PROBLEMS` of them: there may be more that are not known.
+    `stand_ins` has a valid value of every field of `root` that has no default. None is given
+    too for `MAX_PROBLEMS` faults: there may be more that are not known.
     """
     if len(faults) >= MAX_PROBLEMS:
         return None
@@ -72,15 +78,15 @@ def repair(value: Any, faults: tuple[Fault, ...], repairs: Repairs) -> GatewayCo
             return None
         for fault in faults:
             repairs.add(fault.place.path)
-            repairs.add(_replace(value, fault))
-        result = validate(value, Suggester(0))
-        if isinstance(result, GatewayConfig):
+            repairs.add(_replace(value, fault, stand_ins))
+        result = validate(root, value, Suggester(0))
+        if not isinstance(result, tuple):
             return result
         faults = result
     return None
 
 
-def _replace(root: dict[str, Any], fault: Fault) -> DocumentPath:
+def _replace(root: dict[str, Any], fault: Fault, stand_ins: Mapping[str, Any]) -> DocumentPath:
     """Repair one fault, and give the path of what was replaced."""
     place = fault.place
     if fault.at_key:
@@ -91,7 +97,7 @@ def _replace(root: dict[str, Any], fault: Fault) -> DocumentPath:
         return _set(root, place.path, {})
     if not place.model.model_fields[place.field].is_required():
         return _delete(root, place.field_path)
-    return _set(root, place.field_path, deepcopy(STAND_INS[place.field]))
+    return _set(root, place.field_path, deepcopy(stand_ins[place.field]))
 
 
 def _parent(root: Any, path: DocumentPath) -> Any:

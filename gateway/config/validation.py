@@ -10,17 +10,19 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import UnionType
-from typing import Any, Final, Union, get_args, get_origin
+from typing import Any, Final, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from gateway.config.base import bare_type
-from gateway.config.models import GatewayConfig
+from gateway.config.base import Model, bare_type
 from gateway.config.names import Suggester, name_of, quoted_key
 from gateway.config.problems import MAX_PROBLEMS, DocumentPath
 from gateway.config.refusal import REFUSAL
 
 __all__ = ["Fault", "Place", "validate"]
+
+Root = TypeVar("Root", bound=Model)
+"""The model of a whole file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +54,13 @@ class Fault:
         return self.place.is_key or self.type == "extra_forbidden"
 
 
-def validate(value: Any, suggester: Suggester) -> GatewayConfig | tuple[Fault, ...]:
-    """Make the config of a document's value, or give what is wrong: the first `MAX_PROBLEMS`."""
+def validate(root: type[Root], value: Any, suggester: Suggester) -> Root | tuple[Fault, ...]:
+    """Make the model of a document's value, or give what is wrong: the first `MAX_PROBLEMS`."""
     try:
-        return GatewayConfig.model_validate(value, context={"file": True})
+        return root.model_validate(value, context={"file": True})
     except ValidationError as error:
         details = error.errors(include_url=False)[:MAX_PROBLEMS]
-        faults = [_fault(detail, suggester) for detail in details]
+        faults = [_fault(detail, _place(detail["loc"], root), suggester) for detail in details]
     around = {fault.place.path[:-1] for fault in faults}
     # Pydantic calls a list too short when the entries it has are faulty.
     return tuple(
@@ -66,9 +68,8 @@ def validate(value: Any, suggester: Suggester) -> GatewayConfig | tuple[Fault, .
     )
 
 
-def _fault(detail: Mapping[str, Any], suggester: Suggester) -> Fault:
+def _fault(detail: Mapping[str, Any], place: Place, suggester: Suggester) -> Fault:
     kind = str(detail["type"])
-    place = _place(detail["loc"])
     context = detail.get("ctx") or {}
     if kind == "extra_forbidden":
         return Fault(place, kind, _unknown_key(place, detail.get("input"), suggester))
@@ -87,11 +88,11 @@ def _fault(detail: Mapping[str, Any], suggester: Suggester) -> Fault:
     return Fault(place, kind, f"{name}: {_problem(kind, context, detail.get('input'))}")
 
 
-def _place(loc: tuple[str | int, ...]) -> Place:
+def _place(loc: tuple[str | int, ...], root: type[BaseModel]) -> Place:
     """Walk the models along `loc`, which names a broker's kind although the document does not."""
     path: list[str | int] = []
-    wanted: Any = GatewayConfig
-    owner: type[BaseModel] = GatewayConfig
+    wanted: Any = root
+    owner: type[BaseModel] = root
     field: str | None = None
     field_path: DocumentPath = ()
     for part in loc:
