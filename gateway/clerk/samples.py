@@ -13,28 +13,16 @@ from typing import Any, Final
 
 import msgspec
 
-from gateway import GatewayError
 from gateway.clerk.catalogue import CATALOGUE
+from gateway.clerk.changes import SampleError, assign
 
 __all__ = ["SampleError", "sample"]
 
 _SAMPLE_ID: Final = "2Sample00000000000000000001"
 """What follows the prefix in the ids of the sample files."""
 _CREATED_FIELDS: Final = ("created_at", "created_at_ms")
-_MAX_DEPTH: Final = 32
-"""Steps of an override's path; the deepest path in a sample has 6."""
 _NOT_JSON: Final = "it is nested too deep, or is not UTF-8 text"
 _NOTHING: Final[Mapping[str, str]] = MappingProxyType({})
-
-
-class SampleError(GatewayError):
-    """An override that cannot be put into a sample."""
-
-    def __init__(self, path: str, problem: str) -> None:
-        self.path = path
-        """The dotted path as it was given."""
-        self.problem = problem
-        super().__init__(f"cannot set `{path}`: {problem}")
 
 
 def sample(event_type: str, now_ms: int, overrides: Mapping[str, str] = _NOTHING) -> bytes:
@@ -49,7 +37,7 @@ def sample(event_type: str, now_ms: int, overrides: Mapping[str, str] = _NOTHING
     event = _template(event_type)
     _set_times(event, event_type, now_ms)
     for path, value in overrides.items():
-        _override(event, path, value)
+        assign(event, path, _value(path, value))
     try:
         return msgspec.json.encode(event)
     except (RecursionError, UnicodeEncodeError) as error:
@@ -81,44 +69,6 @@ def _set_times(event: dict[str, Any], event_type: str, now_ms: int) -> None:
     for field in ("updated_at", *created):
         if field in data:
             data[field] = now_ms
-
-
-def _override(event: dict[str, Any], path: str, text: str) -> None:
-    steps = path.split(".")
-    if not all(steps) or len(steps) > _MAX_DEPTH:
-        raise SampleError(path, f"write at most {_MAX_DEPTH} names with dots between, like data.id")
-    if steps[0] not in event:
-        raise SampleError(path, f"an event has {', '.join(sorted(event))}")
-    holder: Any = event
-    for step in steps[:-1]:
-        holder = _step_into(holder, step, path)
-    _assign(holder, steps[-1], path, _value(path, text))
-
-
-def _step_into(holder: Any, step: str, path: str) -> Any:
-    """The value at one step; where there is none yet, a new object."""
-    if isinstance(holder, list):
-        return holder[_index(holder, step, path)]
-    if not isinstance(holder, dict):
-        raise SampleError(path, f"what stands before `{step}` is neither an object nor a list")
-    if holder.get(step) is None:
-        holder[step] = {}
-    return holder[step]
-
-
-def _assign(holder: Any, step: str, path: str, value: Any) -> None:
-    if isinstance(holder, list):
-        holder[_index(holder, step, path)] = value
-    elif isinstance(holder, dict):
-        holder[step] = value
-    else:
-        raise SampleError(path, f"what stands before `{step}` is neither an object nor a list")
-
-
-def _index(items: list[Any], step: str, path: str) -> int:
-    if step.isascii() and step.isdigit() and len(step) < 6 and int(step) < len(items):
-        return int(step)
-    raise SampleError(path, f"`{step}` is not the number of an item: the list has {len(items)}")
 
 
 def _value(path: str, text: str) -> Any:
