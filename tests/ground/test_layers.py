@@ -17,7 +17,7 @@ WAY = (
 )
 BESIDE = {
     *("address", "answer", "clerk", "config"),
-    *("metadata", "observability", "specimen", "svix"),
+    *("metadata", "observability", "specimen", "svix", "testing"),
 }
 PURE = ("signature", "event", "routing", "metadata", "address", "answer", "specimen")
 IMPURE = {"aiokafka", "asyncio", "httpx", "litestar", "nats", "random", "socket", "time", "uvicorn"}
