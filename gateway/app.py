@@ -16,12 +16,7 @@ from litestar import Litestar
 from pydantic import SecretStr
 
 from gateway.address import Networks
-from gateway.brokers.base import (
-    Broker,
-    Need,
-    State,
-    StateListener,
-)
+from gateway.brokers.base import Broker, Headers, Message, Need, State, StateListener
 from gateway.config import FileContent, GatewayConfig, LoadedConfig, load_config, load_config_text
 from gateway.config.files import reader_of
 from gateway.delivery.clients import Clients, Recipe
@@ -66,12 +61,14 @@ __all__ = [
     "Gateway",
     "build",
     "create_app",
+    "dead_letter_of",
     "draw",
     "load",
     "load_contents",
     "make_broker",
     "prove_options",
     "recipes",
+    "sent_headers",
 ]
 
 _TICK = 1.0
@@ -99,7 +96,7 @@ class Blueprint:
         """Give what each broker must have: the routes' destinations and the dead letter."""
         size = self.config.server.max_body + HEADROOM
         needs = self.table.needs(size)
-        letter = _dead_letter(self.config)
+        letter = dead_letter_of(self.config)
         if letter is not None:
             need = Need(letter.destination, False, size, "the dead letter")
             needs[letter.broker] = (*needs.get(letter.broker, ()), need)
@@ -236,7 +233,7 @@ class Gateway:
         reaches = {
             name: reach(broker) for name, broker in config.brokers.items() if name in brokers
         }
-        outlets = Outlets(brokers, _dead_letter(config))
+        outlets = Outlets(brokers, dead_letter_of(config))
         return Terms(outlets, reaches, config.delivery.inbox.max_age)
 
     def _serve(self) -> None:
@@ -252,7 +249,7 @@ class Gateway:
             limits=Limits(server.max_body, server.deadline, server.body_timeout),
             trusted_proxies=Networks(server.trusted_proxies),
         )
-        outlets = Outlets(self._clients.brokers, _dead_letter(blueprint.config))
+        outlets = Outlets(self._clients.brokers, dead_letter_of(blueprint.config))
         return Serving(edge, blueprint.table, blueprint.config.unmatched, outlets)
 
     def _state_changed(self, broker: str, state: State) -> None:
@@ -328,7 +325,8 @@ def _brokers_of_routes(blueprint: Blueprint) -> dict[str, tuple[str, ...]]:
     }
 
 
-def _dead_letter(config: GatewayConfig) -> DeadLetter | None:
+def dead_letter_of(config: GatewayConfig) -> DeadLetter | None:
+    """Give what takes the records that a target refuses, where the config names it."""
     letter = config.delivery.dead_letter
     if letter is None:
         return None
@@ -383,3 +381,15 @@ def make_broker(
     from gateway.brokers.nats import NatsBroker  # noqa: PLC0415 - as the docstring says
 
     return NatsBroker(name, config, on_state)
+
+
+def sent_headers(kind: Literal["kafka", "nats"], message: Message) -> Headers | None:
+    """Give a record's headers as its broker gets them; None for a destination it can never have."""
+    if kind == "kafka":
+        from gateway.brokers.kafka import topics  # noqa: PLC0415 - as in make_broker
+
+        return message.headers if topics.is_publishable(message.destination) else None
+    from gateway.brokers.nats import protocol  # noqa: PLC0415 - as in make_broker
+
+    publishable = protocol.is_publishable(message.destination)
+    return protocol.sent_headers(message) if publishable else None

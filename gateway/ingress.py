@@ -17,7 +17,6 @@ from gateway import GatewayError
 from gateway.address import Networks, client_address
 from gateway.answer import event_body, failure_body, rejection_body
 from gateway.delivery.deliverer import Deliverer
-from gateway.delivery.plan import Plan, Refusal
 from gateway.delivery.settlement import Delivery, Settlement
 from gateway.event import Event, EventError, read_event
 from gateway.observability.record import Outcome, OutcomeName, Recorder
@@ -220,7 +219,7 @@ class Ingress:
                 return _event_answer(serving, event, 200, "unmatched")
             if serving.unmatched == "reject":
                 return _event_answer(serving, event, 422, "unmatched", headers=_abort(endpoint))
-            plan = _to_dead_letter(plan)
+            plan = plan.to_dead_letter()
         delivery = await self._deliverer.deliver(plan, serving.outlets, deadline)
         return _delivered(serving, event, delivery)
 
@@ -371,9 +370,3 @@ def _rejected(rejection: Rejection, endpoint: Endpoint | None) -> _Answer:
 def _abort(endpoint: Endpoint) -> tuple[tuple[bytes, bytes], ...]:
     """Svix's word to stop retrying, where the operator asked for it."""
     return ((b"webhook-delivery", b"abort-message"),) if endpoint.abort_permanent else ()
-
-
-def _to_dead_letter(plan: Plan) -> Plan:
-    """Follow `unmatched: dead_letter`."""
-    refusal = Refusal((), "", "", "unmatched", "no route takes this event")
-    return msgspec.structs.replace(plan, refusals=(refusal,))

@@ -67,6 +67,11 @@ class Plan(msgspec.Struct, frozen=True):
             ids.append(f"refused {before.count(place)} {place}")
         return ids
 
+    def to_dead_letter(self) -> Plan:
+        """Give the plan of an event that no route takes, under the policy `dead_letter`."""
+        refusal = Refusal((), "", "", "unmatched", "no route takes this event")
+        return msgspec.structs.replace(self, refusals=(refusal,))
+
     @property
     def is_unmatched(self) -> bool:
         """Whether no route took the event."""

@@ -10,12 +10,15 @@ from typing import Any, Literal
 import msgspec
 
 from gateway.delivery.plan import Assignment, Plan, Refusal
-from gateway.routing.expressions import Expression
+from gateway.routing.expressions import Expression, ExpressionError
 from gateway.routing.paths import Steps, path_text, paths_read, value_at
 from gateway.routing.routable import Routable
 from gateway.routing.table import Route, Table, Target, scope_of
 
-__all__ = ["End", "Explanation", "RouteExplanation", "Saw", "Verdict", "explain"]
+__all__ = ["Condition", "End", "Explanation", "RouteExplanation", "Saw", "Verdict", "explain"]
+
+Condition = Literal["true", "false", "failed"]
+"""What a route's `when` came to; `failed`: the expression raised, or went over its bound."""
 
 Verdict = Literal["matches", "source", "events", "exclude", "when", "no_type"]
 """`matches`, or the first thing that keeps the route from taking the event."""
@@ -38,6 +41,8 @@ class End(msgspec.Struct, frozen=True):
     target: Target
     result: Assignment | Refusal
     """Targets that resolve to the same record have the same assignment, which is published once."""
+    own_key: bool
+    """Whether the target's own template gave the record's key; else it is the event's default."""
 
 
 class RouteExplanation(msgspec.Struct, frozen=True):
@@ -49,6 +54,8 @@ class RouteExplanation(msgspec.Struct, frozen=True):
     """The entry of `events` that takes the type, or with `exclude` the entry that takes it away."""
     saw: tuple[Saw, ...]
     """What the condition read, where it was asked."""
+    condition: Condition | None
+    """What it came to, where it was asked."""
     ends: tuple[End, ...]
     """With `matches` one for each target, in file order; else none.
 
@@ -78,16 +85,31 @@ _Results = dict[str, tuple[Assignment | Refusal, ...] | None]
 def _explain_route(route: Route, event: Routable, results: _Results) -> RouteExplanation:
     verdict, pattern = _candidacy(route, event)
     if verdict != "matches":
-        return RouteExplanation(route, verdict, pattern, (), ())
-    saw = () if route.when is None else _saw(route.when, scope_of(event, route.name))
+        return RouteExplanation(route, verdict, pattern, (), None, ())
+    scope = scope_of(event, route.name)
+    saw = () if route.when is None else _saw(route.when, scope)
     outcomes = results[route.name]
     if outcomes is None:
-        return RouteExplanation(route, "when", pattern, saw, ())
+        return RouteExplanation(route, "when", pattern, saw, "false", ())
     ends = tuple(
-        End(at, target, result)
+        End(at, target, result, isinstance(result, Assignment) and _has_own_key(target, scope))
         for at, (target, result) in enumerate(zip(route.targets, outcomes, strict=True))
     )
-    return RouteExplanation(route, "matches", pattern, saw, ends)
+    condition = None if route.when is None else _came_to(route.when, scope)
+    return RouteExplanation(route, "matches", pattern, saw, condition, ends)
+
+
+def _came_to(when: Expression, scope: dict[str, Any]) -> Condition:
+    """Tell a condition that is true from one that failed: both have the route's targets settled."""
+    try:
+        when.evaluate(scope)
+    except ExpressionError:
+        return "failed"
+    return "true"
+
+
+def _has_own_key(target: Target, scope: dict[str, Any]) -> bool:
+    return target.key is not None and target.key.text(scope) != ""
 
 
 def _candidacy(route: Route, event: Routable) -> tuple[Verdict, str | None]:

@@ -55,6 +55,43 @@ def test_a_condition_tells_what_it_saw() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("when", "condition"),
+    [
+        (None, None),
+        ("data.tier == 'free'", "true"),
+        ("data.tier == 'pro'", "false"),
+        ("abs(type)", "failed"),
+    ],
+)
+def test_a_condition_says_what_it_came_to(when: str | None, condition: str | None) -> None:
+    more = {} if when is None else {"when": when}
+    (only,) = told(route(target("bus", "clerk.x"), **more)).routes
+    assert only.condition == condition
+
+
+def test_a_condition_that_is_not_asked_comes_to_nothing() -> None:
+    (only,) = told(route(target("bus", "clerk.x"), events=["session.*"], when="type")).routes
+    assert (only.condition, only.saw) == (None, ())
+
+
+@pytest.mark.parametrize(
+    ("key", "own"), [("{data.tier}", True), ("{data.none}", False), ("", False)]
+)
+def test_a_key_is_the_templates_own_unless_that_gives_nothing(key: str, own: bool) -> None:
+    more = {"key": key} if key else {}
+    (only,) = told(route(target("events", "clerk.x", **more))).routes
+    (end,) = only.ends
+    assert isinstance(end.result, Assignment)
+    assert end.own_key is own
+    assert end.result.message.key == ("free" if own else "user_1")
+
+
+def test_a_refused_target_has_no_key_of_its_own() -> None:
+    (only,) = told(route(target("events", "clerk.{data.none}", key="{type}"))).routes
+    assert [end.own_key for end in only.ends] == [False]
+
+
 def test_targets_that_meet_have_one_record() -> None:
     found = told(
         route(target("bus", "clerk.{type}"), name="a"),

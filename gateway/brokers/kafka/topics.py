@@ -29,6 +29,11 @@ _INVALID = Verdict(Refused, "invalid_destination")
 _NO_ANSWER = Verdict(Unavailable, "broker_down")
 
 
+def is_publishable(topic: str) -> bool:
+    """Whether Kafka can have a topic of this name."""
+    return _LEGAL.match(topic) is not None
+
+
 class Directory:
     """The topics in use, and the questions to the cluster about them."""
 
@@ -57,7 +62,7 @@ class Directory:
             if len(self._topics) >= _MAX_TOPICS:
                 self._forget()
             topic = self._topics[name] = Topic(name)
-            if _LEGAL.match(name) is None:
+            if not is_publishable(name):
                 topic.verdict = _INVALID
                 topic.verdict_until = float("inf")
         return topic

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-from gateway.brokers.base import Headers
+from gateway.brokers.base import Headers, Message
 
 MAX_SUBJECT = 900
 """Characters, of up to 4 bytes. A control line above 4096 bytes closes the connection."""
@@ -51,6 +51,12 @@ def header_block(headers: Headers, dedupe_id: str) -> tuple[dict[str, str], int]
     except UnicodeEncodeError:
         return None
     return block, size + len(block) * _AROUND_HEADER + _AROUND_BLOCK
+
+
+def sent_headers(message: Message) -> Headers:
+    """The headers as they arrive: nats-py takes blanks from the ends of values."""
+    pairs = (*message.headers, (_DEDUPE_HEADER, message.dedupe_id))
+    return tuple((name, value.strip()) for name, value in pairs)
 
 
 @lru_cache(maxsize=1024)
