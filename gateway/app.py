@@ -42,6 +42,7 @@ from gateway.routing.compile import (
     compile_table,
     find_faults,
 )
+from gateway.routing.needs import Types, needs_of
 from gateway.routing.table import HEADROOM, Table
 from gateway.serving import Edge, Endpoint, Limits, Serving
 from gateway.signature import Verifier
@@ -92,15 +93,19 @@ class Blueprint:
         """The config it was drawn from."""
         return self.loaded.config
 
-    def needs(self) -> dict[str, tuple[Need, ...]]:
-        """Give what each broker must have: the routes' destinations and the dead letter."""
+    def needs(self, types: Types | None = None) -> dict[str, tuple[Need, ...]]:
+        """Give what each broker must have: the routes' destinations and the dead letter.
+
+        `types` are those that each source is known to send, for who wants to know what templates
+        give for them.
+        """
         size = self.config.server.max_body + HEADROOM
-        needs = self.table.needs(size)
+        needs = needs_of(self.table, size, types)
         letter = dead_letter_of(self.config)
         if letter is not None:
-            need = Need(letter.destination, False, size, "the dead letter")
-            needs[letter.broker] = (*needs.get(letter.broker, ()), need)
-        return needs
+            need = Need(letter.destination, False, size, "the dead letter", keeps_letters=True)
+            needs.setdefault(letter.broker, []).append(need)
+        return {broker: tuple(found) for broker, found in needs.items()}
 
 
 def load(

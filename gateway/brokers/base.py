@@ -71,6 +71,13 @@ class Need(msgspec.Struct, frozen=True):
     """The largest record that may be sent there: `max_body` + 8 KiB."""
     used_by: str
     """Who publishes there, in words: `route users`, `the dead letter`."""
+    expected: tuple[str, ...] = ()
+    """Of a template: what it gives for the types that are known, where that was asked for. `*`
+    stands for what only the event knows: one or more letters, digits, `_` and `-`."""
+    later: tuple[str, ...] = ()
+    """As `expected`, for the types that nobody has heard of yet."""
+    keeps_letters: bool = False
+    """Whether it is the dead letter, from which an operator deletes records."""
 
 
 class Finding(msgspec.Struct, frozen=True):

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from gateway.app import Blueprint, draw, load, make_broker
-from gateway.brokers.base import BrokerOptionsError, Finding
+from gateway.brokers.base import BrokerOptionsError, Finding, Need
+from gateway.clerk.catalogue import ALSO_SEEN, CATALOGUE
 from gateway.commands.loading import print_warnings
 from gateway.inboxes import check_inbox
 from gateway.ledgers import make_leases
 from gateway.svix.addresses import names, published
+
+if TYPE_CHECKING:
+    from gateway.config.models import SourceConfig
 
 __all__ = ["check_command"]
 
@@ -85,7 +90,11 @@ def _count(number: int, noun: str) -> str:
 async def _connect(blueprint: Blueprint) -> int:
     """Check all brokers at the same time and print what was found; give the exit code."""
     names = list(blueprint.config.brokers)
-    looks = [*(_findings(blueprint, name) for name in names), _inbox(blueprint)]
+    needs = blueprint.needs(_types(blueprint.config.sources))
+    looks = [
+        *(_findings(blueprint, name, needs.get(name, ())) for name in names),
+        _inbox(blueprint),
+    ]
     names.append(blueprint.config.delivery.inbox.broker or "inbox")
     leases = make_leases(blueprint.config)
     if leases is not None:
@@ -98,8 +107,17 @@ async def _connect(blueprint: Blueprint) -> int:
     return _exit_code(finding for findings in found for finding in findings)
 
 
-async def _findings(blueprint: Blueprint, name: str) -> list[Finding]:
-    needs = blueprint.needs().get(name, ())
+def _types(sources: Mapping[str, SourceConfig]) -> dict[str, tuple[str, ...]]:
+    """Give the types that are known to come from each source that calls them `type`."""
+    catalogue = (*CATALOGUE, *ALSO_SEEN)
+    return {
+        name: catalogue if source.kind == "clerk" else ()
+        for name, source in sources.items()
+        if source.type == "type"
+    }
+
+
+async def _findings(blueprint: Blueprint, name: str, needs: Sequence[Need]) -> list[Finding]:
     config = blueprint.config.brokers[name]
     try:
         broker = make_broker(name, config, needs, lambda _name, _state: None)

@@ -11,6 +11,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 
 from gateway.brokers.base import Need
+from gateway.brokers.nats.subjects import covers
 from gateway.clerk.catalogue import ALSO_SEEN, CATALOGUE
 from gateway.config import GatewayConfig, LoadedConfig
 from gateway.config.models import (
@@ -22,7 +23,7 @@ from gateway.config.models import (
     TargetConfig,
 )
 
-__all__ = ["dev_subjects", "stand_in", "subject_covers"]
+__all__ = ["dev_subjects", "stand_in"]
 
 _ENTITIES = sorted({known.entity for known in (*CATALOGUE.values(), *ALSO_SEEN.values())})
 
@@ -59,19 +60,8 @@ def dev_subjects(needs: Iterable[Need]) -> tuple[str, ...]:
     return tuple(
         subject
         for subject in wanted
-        if not any(subject_covers(other, subject) for other in wanted if other != subject)
+        if not any(covers(other, subject) for other in wanted if other != subject)
     )
-
-
-def subject_covers(wide: str, narrow: str) -> bool:
-    """Tell whether `wide` takes every subject that `narrow` takes; both may hold wildcards."""
-    theirs = narrow.split(".")
-    for at, part in enumerate(wide.split(".")):
-        if part == ">":
-            return len(theirs) > at
-        if at >= len(theirs) or theirs[at] == ">" or part not in {"*", theirs[at]}:
-            return False
-    return len(theirs) == len(wide.split("."))
 
 
 def _patterns(need: Need) -> list[str]:
@@ -113,7 +103,7 @@ def _brokers(
 
 
 def _is_taken(need: Need, taken: Sequence[str]) -> bool:
-    return all(any(subject_covers(wide, one) for wide in taken) for one in _patterns(need))
+    return all(any(covers(wide, one) for wide in taken) for one in _patterns(need))
 
 
 def _subject(broker: str, topic: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from gateway.brokers.base import Message, Need
+from gateway.brokers.base import Message
 from gateway.delivery.plan import Assignment, Plan, Refusal
 from gateway.metadata import (
     Headers,
@@ -178,20 +178,6 @@ class Table:
             )
             for route, outcomes in resolved
         )
-
-    def needs(self, record_bytes: int) -> dict[str, tuple[Need, ...]]:
-        """Give what each broker must have, for `check --connect`; `record_bytes` at the most."""
-        users: dict[tuple[str, str, bool], list[str]] = {}
-        for route in self.routes:
-            for target in route.targets:
-                template = target.destination
-                place = (target.broker, template.prefix, not template.is_literal)
-                users.setdefault(place, []).append(route.name)
-        needs: dict[str, list[Need]] = {}
-        for (broker, prefix, templated), names in users.items():
-            used_by = f"route {', '.join(dict.fromkeys(names))}"
-            needs.setdefault(broker, []).append(Need(prefix, templated, record_bytes, used_by))
-        return {broker: tuple(found) for broker, found in needs.items()}
 
     def _outcomes(self, route: Route, event: Routable) -> tuple[_Outcome, ...] | None:
         scope = scope_of(event, route.name) if route.reads_event else _NOTHING

@@ -71,7 +71,7 @@ class TextTooLongError(GatewayError):
 class Template:
     """One compiled template; immutable."""
 
-    __slots__ = ("_parts", "fields", "is_literal", "prefix", "source")
+    __slots__ = ("_parts", "fields", "is_literal", "paths", "prefix", "source")
 
     def __init__(self, source: str) -> None:
         """Compile, or raise `TemplateSyntaxError`."""
@@ -86,6 +86,21 @@ class Template:
             *(part.fields for part in self._parts if isinstance(part, Expression))
         )
         """Every field name that its expressions read."""
+        self.paths: frozenset[str] = frozenset(
+            part.path for part in self._parts if isinstance(part, Expression) and part.path
+        )
+        """The placeholders that are dotted paths and nothing else."""
+
+    def form(self, values: Mapping[str, str]) -> str:
+        """Give the destination with the placeholders filled in whose path is in `values`.
+
+        The values are sanitised already. `*` stands for each of the other placeholders: it yields
+        some letters, digits, `_` and `-`, but no dot.
+        """
+        return "".join(
+            part if isinstance(part, str) else values.get(part.path or "", "*")
+            for part in self._parts
+        )
 
     def destination(self, scope: Mapping[str, Any]) -> str:
         """Render a topic or subject; each value is sanitised.

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 
 from gateway.app import draw
 from gateway.brokers.base import Need
+from gateway.brokers.nats.subjects import covers
 from gateway.clerk.catalogue import ALSO_SEEN, CATALOGUE
-from gateway.commands.standin import dev_subjects, stand_in, subject_covers
+from gateway.commands.standin import dev_subjects, stand_in
 from gateway.config import GatewayConfig, load_config_text
 from tests.canaries import SECRET
 
@@ -135,7 +136,7 @@ def test_a_template_without_a_dot_takes_every_type_there_is() -> None:
     assert "*" in found
     assert "orders" not in found
     for event_type in (*CATALOGUE, *ALSO_SEEN):
-        assert any(subject_covers(subject, f"clerk-{event_type}") for subject in found)
+        assert any(covers(subject, f"clerk-{event_type}") for subject in found)
 
 
 @pytest.mark.parametrize(
@@ -158,7 +159,7 @@ def test_a_template_without_a_dot_takes_every_type_there_is() -> None:
     ],
 )
 def test_covers(wide: str, narrow: str, expected: bool) -> None:
-    assert subject_covers(wide, narrow) is expected
+    assert covers(wide, narrow) is expected
 
 
 TOKEN = st.text("ab-_", min_size=1, max_size=3)
@@ -194,7 +195,7 @@ def test_no_two_subjects_overlap_and_none_is_left_out(needs: list[Need]) -> None
         ends = ("user.created", *VALUES) if wanted.templated else ("",)
         for end in ends:
             destination = wanted.destination + end
-            assert any(subject_covers(subject, destination) for subject in found)
+            assert any(covers(subject, destination) for subject in found)
 
 
 @given(NEEDS)

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from gateway.brokers.base import Message, Need
+from gateway.brokers.base import Message
 from gateway.delivery.plan import Plan
 from gateway.event import Event
 from gateway.metadata import kafka_headers, nats_headers, structured_headers
@@ -391,22 +391,3 @@ def test_other_records_have_other_names() -> None:
         dedupe_id(route(), source="other"),
     }
     assert len(names) == 5
-
-
-# --- what brokers must have
-
-
-def test_needs() -> None:
-    compiled = table(
-        route(target(), target("bus", "clerk.{type}"), name="a"),
-        route(target(), target(), target("bus", "clerk.x"), name="b"),
-        route(target("bus", "clerk.{data.id}"), name="c"),
-    )
-    assert compiled.needs(100) == {
-        "events": (Need("clerk.users", False, 100, "route a, b"),),
-        "bus": (
-            Need("clerk.", True, 100, "route a, c"),
-            Need("clerk.x", False, 100, "route b"),
-        ),
-    }
-    assert compiled.kinds == {"events": "kafka", "bus": "nats"}

@@ -30,6 +30,7 @@ _MAX_IDLE_MS = 540_000
 """Below the 10 minutes after which a broker drops an idle connection."""
 _CANCEL_WITHIN = 1.0
 _TOPIC_RESOURCE = 2
+_NODE_RESOURCE = 4
 
 
 class TopicView(msgspec.Struct, frozen=True):
@@ -110,6 +111,22 @@ class Cluster:
             for error, _, _, topic, entries in answer.resources
             if error == 0
         }
+
+    async def node_setting(self, name: str, timeout: float) -> int | None:
+        """A number among the settings of one of the nodes; None where it may not be read."""
+        try:
+            node = min(self._nodes)
+            connection = await self.to_node(node, timeout)
+            request = DescribeConfigsRequest([(_NODE_RESOURCE, str(node), [name])])
+            async with asyncio.timeout(timeout):
+                answer = await connection.send(request)
+        except (*CLIENT_ERRORS, ValueError):
+            return None
+        for error, _, _, _, entries in answer.resources:
+            for entry in entries if error == 0 else ():
+                if entry[0] == name and str(entry[1]).isdigit():
+                    return int(entry[1])
+        return None
 
     async def request(self, request: Any, timeout: float) -> Any:
         """Send `request` on the metadata connection and return the decoded response."""

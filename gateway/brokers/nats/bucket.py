@@ -18,7 +18,7 @@ import msgspec
 
 from gateway import GatewayError
 from gateway.brokers.base import Finding
-from gateway.brokers.nats.check import check_bucket
+from gateway.brokers.nats.bucket_check import check_bucket
 from gateway.brokers.nats.errors import (
     CONNECT_ERRORS,
     ApiError,
@@ -141,7 +141,7 @@ class Bucket:
             await asyncio.wait([self._keeper])
 
     async def check(self) -> list[Finding]:
-        """See `check.check_bucket`. Works without `start`."""
+        """See `bucket_check.check_bucket`. Works without `start`."""
         settings = self._settings
         return await check_bucket(self._broker, self._config, settings.name, settings.max_age)
 

@@ -6,46 +6,23 @@ import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
-import msgspec
-
 from gateway.brokers.base import BrokerOptionsError, Finding, Need
-from gateway.brokers.nats.errors import CONNECT_ERRORS, ConnectionLost, Denied, connection_problem
+from gateway.brokers.nats.coverage import Streams, about, clashes, coverage, listed
+from gateway.brokers.nats.errors import CONNECT_ERRORS, Denied, connection_problem
 from gateway.brokers.nats.jetstream import ApiRefused, StreamConfigView
 from gateway.brokers.nats.options import ClientOptions, client_options
+from gateway.brokers.nats.rights import refused, rules_of
 from gateway.brokers.nats.session import Session
-from gateway.brokers.nats.subjects import filter_of, matches, takes
+from gateway.brokers.nats.stream_faults import size_fault, stream_faults
+from gateway.brokers.nats.subjects import filter_of, takes
 
 if TYPE_CHECKING:
     from gateway.config.models import NatsConfig
 
 _WITHIN = 10.0
 _ANSWER_WITHIN = 2.0
-_GOOD_REPLICAS = 3
-_PROBE = "0" * 32
-"""A key as the ledger has them."""
 
 Severity = Literal["ok", "warning", "error"]
-
-
-class _Rules(msgspec.Struct, frozen=True):
-    """Patterns that a login may and may not publish to; no `allow` allows all."""
-
-    allow: tuple[str, ...] | None = None
-    deny: tuple[str, ...] | None = None
-
-
-class _Permissions(msgspec.Struct, frozen=True):
-    publish: _Rules = _Rules()
-
-
-class _User(msgspec.Struct, frozen=True):
-    permissions: _Permissions | None = None
-
-
-class _UserInfo(msgspec.Struct, frozen=True):
-    """The answer to `$SYS.REQ.USER.INFO`."""
-
-    data: _User = _User()
 
 
 async def check_system(broker: str, config: NatsConfig, needs: Sequence[Need]) -> list[Finding]:
@@ -84,6 +61,8 @@ class _Check:
         self._max_payload = session.connection.max_payload
         self._version = ".".join(map(str, session.connection.version))
         self._streams: dict[str, StreamConfigView] = {}
+        self._used: dict[str, list[Need]] = {}
+        """The needs by the streams that take something of them."""
 
     async def findings(self) -> list[Finding]:
         """Everything there is to say. Raises `ConnectionLost` when the server goes away."""
@@ -110,7 +89,7 @@ class _Check:
             f" {need.record_bytes} bytes; raise it there, or lower server.max_body"
             f" (used by {need.used_by})"
         )
-        return Finding("error", _name(need), message)
+        return Finding("error", about(need), message)
 
     async def _jetstream(self) -> list[Finding]:
         try:
@@ -121,16 +100,18 @@ class _Check:
                     " for core NATS, which is at most once"
                 )
                 return [Finding("error", self._broker, message)]
-            found = [finding for need in self._needs for finding in await self._need(need)]
+            await self._look_up()
+            found = [finding for need in self._needs for finding in self._need(need)]
+            found += await self._uncreatable()
         except ApiRefused as refused:
             return [Finding("error", self._broker, str(refused))]
         except Denied as denied:
             if self._connection.denied:
                 raise
             return [self._unseen(denied)]
-        for stream in self._streams.values():
-            found += _stream_findings(stream)
-        if self._streams:
+        for name, needs in self._used.items():
+            found += stream_faults(self._streams[name], needs)
+        if self._used:
             found.append(self._interval_sync())
         return found
 
@@ -140,34 +121,46 @@ class _Check:
         purpose = "created or checked" if self._config.streams else "checked"
         return Finding(severity, self._broker, f"{denied.problem}, so that streams are {purpose}")
 
-    async def _need(self, need: Need) -> list[Finding]:
-        # The server's filter knows whole tokens only; `takes` also looks at a begun one.
-        names = await self._requests.streams_of(filter_of(need), _ANSWER_WITHIN)
-        streams = [stream for name in names if (stream := await self._stream(name)) is not None]
-        fitting = [s for s in streams if any(takes(subject, need) for subject in s.subjects)]
-        if not fitting:
-            return [self._no_stream(need)]
-        for stream in fitting:
-            self._streams[stream.name] = stream
-        return [finding for stream in fitting for finding in _fit(stream, need)]
+    async def _look_up(self) -> None:
+        """Read the streams that may take something of a need, and those of the config."""
+        names = [stream.name for stream in self._config.streams]
+        for need in self._needs:
+            names += await self._requests.streams_of(filter_of(need), _ANSWER_WITHIN)
+        for name in dict.fromkeys(names):
+            stream = await self._requests.stream(name, _ANSWER_WITHIN)
+            if stream is not None:
+                self._streams[name] = stream
 
-    async def _stream(self, name: str) -> StreamConfigView | None:
-        known = self._streams.get(name)
-        return known or await self._requests.stream(name, _ANSWER_WITHIN)
-
-    def _no_stream(self, need: Need) -> Finding:
-        for stream in self._config.streams:
-            if any(takes(subject, need) for subject in stream.subjects):
-                message = (
-                    f"stream {stream.name} does not exist; it is created when the gateway starts"
-                    f" (used by {need.used_by})"
-                )
-                return Finding("warning", _name(need), message)
-        message = (
-            f"no stream takes this subject; create one, or name it in"
-            f" brokers.{self._broker}.streams (used by {need.used_by})"
+    def _need(self, need: Need) -> list[Finding]:
+        # The server's filter knows whole tokens only; this also looks at a begun one.
+        there = {name: stream.subjects for name, stream in self._streams.items()}
+        fitting = {n: own for n, own in there.items() if any(takes(one, need) for one in own)}
+        named = {stream.name: stream.subjects for stream in self._config.streams}
+        streams = Streams(
+            broker=self._broker,
+            there=fitting,
+            planned={name: own for name, own in named.items() if name not in there},
+            kept={name: own for name, own in named.items() if name in there},
         )
-        return Finding("error", _name(need), message)
+        for name in fitting:
+            self._used.setdefault(name, []).append(need)
+        too_small = [size_fault(self._streams[name], need) for name in fitting]
+        return [*coverage(need, streams), *(fault for fault in too_small if fault is not None)]
+
+    async def _uncreatable(self) -> list[Finding]:
+        """Say which streams of the config cannot be created beside those that are there."""
+        found = []
+        for stream in self._config.streams:
+            if stream.name in self._streams:
+                continue
+            others = [
+                other
+                for subject in stream.subjects
+                for other in await self._requests.streams_of(subject, _ANSWER_WITHIN)
+            ]
+            if (clash := clashes(stream.name, stream.subjects, others)) is not None:
+                found.append(clash)
+        return found
 
     def _interval_sync(self) -> Finding:
         message = (
@@ -179,126 +172,20 @@ class _Check:
 
     async def _not_permitted(self) -> list[Finding]:
         try:
-            answer = await self._requests.ask("$SYS.REQ.USER.INFO", None, _ANSWER_WITHIN)
-            info = msgspec.json.decode(answer or b"{}", type=_UserInfo)
+            rules = await rules_of(self._requests, _ANSWER_WITHIN)
         except Denied as denied:
             message = f"{denied.problem}, so that permissions are checked"
             return [Finding("warning", self._broker, message)]
-        except (ConnectionLost, msgspec.MsgspecError):
-            return []  # old servers do not answer this
-        if info.data.permissions is None:
+        if rules is None:
             return []
-        rules = info.data.permissions.publish
         return [
-            Finding(
-                "error",
-                _name(need),
-                f"the login may not publish to it; allow it on the server (used by {need.used_by})",
-            )
-            for need in self._needs
-            if not _permitted(rules, need)
+            _forbidden(need, subjects) for need in self._needs if (subjects := refused(rules, need))
         ]
 
 
-async def check_bucket(
-    broker: str, config: NatsConfig, bucket: str, max_age: float
-) -> list[Finding]:
-    """Look whether a key-value bucket can be written, or made, within ten seconds."""
-    about = f"bucket {bucket}"
-    try:
-        options = client_options(broker, config)
-    except BrokerOptionsError:
-        return []  # told of the broker
-    try:
-        async with asyncio.timeout(_WITHIN):
-            session = await Session.open(options)
-            try:
-                return await _bucket(session, bucket, max_age)
-            finally:
-                await session.close()
-    except ApiRefused as refused:
-        return [Finding("error", about, str(refused))]
-    except Denied as denied:
-        return [Finding("error", about, denied.problem)]
-    except CONNECT_ERRORS as error:
-        return [Finding("unreachable", about, connection_problem(options, error))]
-
-
-async def _bucket(session: Session, bucket: str, max_age: float) -> list[Finding]:
-    about, stream = f"bucket {bucket}", f"KV_{bucket}"
-    subjects = [f"$KV.{bucket}.{_PROBE}", f"$JS.API.STREAM.MSG.GET.{stream}"]
-    found = await session.requests.stream(stream, _ANSWER_WITHIN)
-    if found is None:
-        subjects.append(f"$JS.API.STREAM.CREATE.{stream}")
-        message = "does not exist; it is created when the gateway starts"
-        findings = [Finding("warning", about, message)]
-    else:
-        findings = [Finding("ok", about, "is there"), *_bucket_faults(found, about, max_age)]
-    try:
-        answer = await session.requests.ask("$SYS.REQ.USER.INFO", None, _ANSWER_WITHIN)
-        info = msgspec.json.decode(answer or b"{}", type=_UserInfo)
-    except (ConnectionLost, msgspec.MsgspecError):
-        return findings  # told of the broker
-    rules = info.data.permissions.publish if info.data.permissions is not None else _Rules()
-    for subject in subjects:
-        if not _permitted(rules, Need(subject, False, 0, "")):
-            message = f"the login may not publish to {subject}; allow it on the server"
-            findings.append(Finding("error", about, message))
-    return findings
-
-
-def _bucket_faults(stream: StreamConfigView, about: str, max_age: float) -> list[Finding]:
-    faults: list[tuple[Severity, str]] = []
-    if stream.max_msgs_per_subject != 1:
-        faults.append(("warning", "keeps a history, which nobody reads; set history to 1"))
-    if 0 < stream.max_age < max_age * 1e9:
-        faults.append(("warning", "forgets before delivery.ledger.incomplete_for; raise max_age"))
-    if stream.max_bytes < 0:
-        faults.append(("warning", "has no bound; set max_bytes"))
-    if not stream.allow_msg_ttl:
-        message = "keeps complete events for max_age and is full sooner; set allow_msg_ttl"
-        faults.append(("warning", f"{message} (nats-server 2.11)"))
-    if stream.num_replicas < _GOOD_REPLICAS:
-        faults.append(("warning", "fewer than 3 replicas: without its server nothing is shared"))
-    return [Finding(severity, about, message) for severity, message in faults]
-
-
-def _permitted(rules: _Rules, need: Need) -> bool:
-    if rules.allow is not None and not any(takes(pattern, need) for pattern in rules.allow):
-        return False
-    # For a template a denied pattern may be about other subjects than those that come.
-    denied = rules.deny or ()
-    return need.templated or not any(matches(pattern, need.destination) for pattern in denied)
-
-
-def _fit(stream: StreamConfigView, need: Need) -> list[Finding]:
-    """What is to be said of one subject in one stream that takes it."""
-    if 0 <= stream.max_msg_size < need.record_bytes:
-        message = (
-            f"max_msg_size of stream {stream.name} is {stream.max_msg_size}, and a record may"
-            f" have {need.record_bytes} bytes; raise it, or lower server.max_body"
-            f" (used by {need.used_by})"
-        )
-        return [Finding("error", _name(need), message)]
-    return [Finding("ok", _name(need), f"stream {stream.name} takes it")]
-
-
-def _stream_findings(stream: StreamConfigView) -> list[Finding]:
-    faults: list[tuple[Severity, str]] = []
-    if stream.no_ack:
-        faults.append(("error", "no_ack is set, so no publish is ever acknowledged; unset it"))
-    if stream.sealed:
-        faults.append(("error", "it is sealed and takes no more records"))
-    if stream.num_replicas < _GOOD_REPLICAS:
-        copies = "one replica" if stream.num_replicas == 1 else f"{stream.num_replicas} replicas"
-        faults.append(("warning", f"{copies}: 3 survive the loss of a server; set num_replicas"))
-    if stream.storage == "memory":
-        faults.append(("warning", "memory storage: a restart of its servers loses the records"))
-    if stream.retention == "interest":
-        message = "interest retention: what comes while there is no consumer is dropped"
-        faults.append(("warning", message))
-    return [Finding(severity, f"stream {stream.name}", text) for severity, text in faults]
-
-
-def _name(need: Need) -> str:
-    return f"{need.destination}*" if need.templated else need.destination
+def _forbidden(need: Need, subjects: Sequence[str]) -> Finding:
+    what = listed(subjects) if need.expected else "it"
+    message = (
+        f"the login may not publish to {what}; allow it on the server (used by {need.used_by})"
+    )
+    return Finding("error", about(need), message)

@@ -36,6 +36,21 @@ class PubAck(msgspec.Struct, frozen=True):
     error: ApiError | None = None
 
 
+class SubjectMapping(msgspec.Struct, frozen=True):
+    """From which subjects to which, of `subject_transform` and of `republish`."""
+
+    src: str = ""
+    """Empty: all."""
+    dest: str = ""
+    headers_only: bool = False
+
+
+class StreamSource(msgspec.Struct, frozen=True):
+    """Another stream whose records a stream gathers."""
+
+    name: str = ""
+
+
 class StreamConfigView(msgspec.Struct, frozen=True):
     """What matters here of a stream's configuration. -1 and 0 mean no limit."""
 
@@ -54,6 +69,12 @@ class StreamConfigView(msgspec.Struct, frozen=True):
     """Nanoseconds."""
     allow_msg_ttl: bool = False
     deny_delete: bool = False
+    discard_new_per_subject: bool = False
+    max_msgs: int = -1
+    allow_msg_counter: bool = False
+    subject_transform: SubjectMapping | None = None
+    republish: SubjectMapping | None = None
+    sources: tuple[StreamSource, ...] = ()
 
 
 class StreamState(msgspec.Struct, frozen=True):

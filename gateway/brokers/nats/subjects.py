@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from gateway.brokers.base import Need
@@ -32,6 +33,37 @@ def may_match(pattern: str, prefix: str) -> bool:
         return False
     last = wanted[len(whole)]
     return last in {"*", ">"} or last.startswith(begun)
+
+
+def covers(wide: str, narrow: str) -> bool:
+    """Whether `wide` takes every subject that `narrow` takes; both may hold wildcards.
+
+    A `*` inside of a token of `narrow` stands for a part of it, as in a need's forms.
+    """
+    theirs = narrow.split(".")
+    for at, part in enumerate(wide.split(".")):
+        if part == ">":
+            return len(theirs) > at
+        if at >= len(theirs) or theirs[at] == ">" or part not in {"*", theirs[at]}:
+            return False
+    return len(theirs) == len(wide.split("."))
+
+
+def overlaps(pattern: str, form: str) -> bool:
+    """Whether `pattern` takes some of the subjects that a need's form stands for."""
+    theirs = form.split(".")
+    wanted = pattern.split(".")
+    for at, part in enumerate(wanted):
+        if part == ">":
+            return len(theirs) > at
+        if at >= len(theirs) or (part != "*" and not _stands_for(theirs[at], part)):
+            return False
+    return len(theirs) == len(wanted)
+
+
+def _stands_for(token: str, other: str) -> bool:
+    """Whether a token in which `*` stands for some letters may be `other`."""
+    return re.fullmatch(re.escape(token).replace(r"\*", "[A-Za-z0-9_-]+"), other) is not None
 
 
 def takes(pattern: str, need: Need) -> bool:

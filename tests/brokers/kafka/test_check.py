@@ -45,15 +45,50 @@ def told(findings: list[Finding], about: str) -> list[tuple[str, str]]:
     return [(finding.severity, finding.message) for finding in findings if finding.about == about]
 
 
+def how(kafka: KafkaAt, topic: str, more: str = "") -> str:
+    """Give the command that creates a topic, as the config of these tests has it."""
+    return (
+        f"`kafka-topics.sh --bootstrap-server {kafka.bootstrap} --create --topic {topic}"
+        f" --partitions 2 --replication-factor 1{more}`"
+    )
+
+
 async def test_a_topic_that_is_missing(kafka_server: KafkaAt, unique: Unique) -> None:
     topic = unique("users")
     findings = await check(at(kafka_server.bootstrap), need(topic))
     assert told(findings, "events") == [("ok", "the cluster answers")]
-    message = "does not exist; create it, or set topics.create: true (used by route users)"
+    message = (
+        f"does not exist; create it by {how(kafka_server, topic)}, or set"
+        " brokers.events.topics.create: true (used by route users)"
+    )
     assert told(findings, topic) == [("error", message)]
     findings = await check(at(kafka_server.bootstrap, create=True), need(topic))
     message = "does not exist; it is created when the gateway starts (used by route users)"
     assert told(findings, topic) == [("warning", message)]
+
+
+async def test_a_topic_that_would_be_created_too_small(
+    kafka_server: KafkaAt, unique: Unique
+) -> None:
+    topic, size = unique("users"), 2 * 1024 * 1024
+    command = how(kafka_server, topic, f" --config max.message.bytes={size}")
+    findings = await check(at(kafka_server.bootstrap), need(topic, record_bytes=size))
+    ((severity, message),) = told(findings, topic)
+    assert severity == "error"
+    assert f"create it by {command}, or set" in message
+    findings = await check(at(kafka_server.bootstrap, create=True), need(topic, record_bytes=size))
+    assert told(findings, topic) == [
+        (
+            "warning",
+            "does not exist; it is created when the gateway starts (used by route users)",
+        ),
+        (
+            "error",
+            "the cluster's message.max.bytes is 1048588, and a record may have 2097152 bytes;"
+            f" create the topic by {command}, or raise message.max.bytes, or lower"
+            " server.max_body",
+        ),
+    ]
 
 
 async def test_thin_replication_is_a_warning(kafka_server: KafkaAt, unique: Unique) -> None:
@@ -71,10 +106,40 @@ async def test_a_limit_below_the_largest_record_is_an_error(
     needs = [need(topic, record_bytes=size) for size in (100, 5001)]
     findings = told(await check(at(kafka_server.bootstrap), *needs), topic)
     errors = [message for severity, message in findings if severity == "error"]
-    assert len(errors) == 1
-    assert "max.message.bytes is 5000, and a record may have 5001 bytes" in errors[0]
+    assert errors == [
+        "max.message.bytes is 5000, and a record may have 5001 bytes; raise it by"
+        f" `kafka-configs.sh --bootstrap-server {kafka_server.bootstrap} --alter --entity-type"
+        f" topics --entity-name {topic} --add-config max.message.bytes=5001`, or lower"
+        " server.max_body (used by route users)"
+    ]
     findings = told(await check(at(kafka_server.bootstrap), needs[0]), topic)
     assert "error" not in [severity for severity, _ in findings]
+
+
+async def test_a_limit_that_the_topic_has_of_its_cluster(
+    kafka_server: KafkaAt, unique: Unique
+) -> None:
+    topic = await kafka_server.create_topic(unique("users"))
+    needs = need(topic, record_bytes=1_048_589)
+    errors = [
+        message
+        for severity, message in told(await check(at(kafka_server.bootstrap), needs), topic)
+        if severity == "error"
+    ]
+    (message,) = errors
+    assert message.startswith(
+        "max.message.bytes is 1048588, and a record may have 1048589 bytes; raise it by"
+    )
+
+
+async def test_a_compacted_topic_is_a_warning(kafka_server: KafkaAt, unique: Unique) -> None:
+    topic = await kafka_server.create_topic(unique("users"), 1, {"cleanup.policy": "compact"})
+    findings = told(await check(at(kafka_server.bootstrap), need(topic)), topic)
+    assert (
+        "warning",
+        "cleanup.policy is compact: of each key only the last record is kept, read or not; set"
+        " cleanup.policy=delete unless that is meant",
+    ) in findings
 
 
 async def test_a_template_stands_for_the_topics_that_begin_so(
@@ -82,12 +147,54 @@ async def test_a_template_stands_for_the_topics_that_begin_so(
 ) -> None:
     prefix = unique("users") + "."
     findings = await check(at(kafka_server.bootstrap), need(prefix, templated=True))
-    (finding,) = told(findings, f"{prefix}*")
-    assert finding[0] == "warning"
+    assert told(findings, f"{prefix}*") == [("warning", none_yet(kafka_server, f"{prefix}*"))]
     await kafka_server.create_topic(f"{prefix}created", 1, {"max.message.bytes": "500"})
     findings = await check(at(kafka_server.bootstrap), need(prefix, templated=True))
     assert told(findings, f"{prefix}*") == []
     assert "error" in [severity for severity, _ in told(findings, f"{prefix}created")]
+
+
+def none_yet(kafka: KafkaAt, forms: str) -> str:
+    """Give the words about what only an event completes."""
+    return (
+        f"no topic is called {forms} yet; the gateway creates none of a template: create each that"
+        f" will be published to by {how(kafka, 'TOPIC')} (used by route users)"
+    )
+
+
+async def test_the_topics_that_a_template_will_give(kafka_server: KafkaAt, unique: Unique) -> None:
+    prefix = unique("clerk") + "."
+    types = ["user.created", "user.updated", "user.deleted", "session.created", "session.ended"]
+    expected = tuple(prefix + name for name in types)
+    template = Need(prefix, True, 1000, "route users", expected=expected)
+    await kafka_server.create_topic(f"{prefix}user.created", 1, {"max.message.bytes": "500"})
+
+    for create in (False, True):
+        findings = await check(at(kafka_server.bootstrap, create=create), template)
+        assert told(findings, f"{prefix}*") == [
+            (
+                "error",
+                f"4 of 5 topics do not exist: {prefix}user.updated, {prefix}user.deleted,"
+                f" {prefix}session.created and 1 more; the gateway creates none of a template:"
+                f" create each by {how(kafka_server, 'TOPIC')}, or take the types out of the route"
+                " (used by route users)",
+            )
+        ]
+        assert "error" in [severity for severity, _ in told(findings, f"{prefix}user.created")]
+
+
+async def test_topics_of_which_only_the_event_knows_the_name(
+    kafka_server: KafkaAt, unique: Unique
+) -> None:
+    prefix = unique("clerk") + "-"
+    expected = (f"{prefix}*.user", f"{prefix}*.org")
+    template = Need(prefix, True, 1000, "route users", expected=expected)
+    await kafka_server.create_topic(f"{prefix}acme.user")
+
+    findings = await check(at(kafka_server.bootstrap), template)
+
+    assert told(findings, f"{prefix}*") == [("warning", none_yet(kafka_server, f"{prefix}*.org"))]
+    assert [severity for severity, _ in told(findings, f"{prefix}acme.user")] == ["warning"] * 2
 
 
 async def test_a_cluster_that_cannot_be_reached() -> None:

@@ -48,10 +48,13 @@ async def test_subjects_with_and_without_streams(nats_server: NatsServer, unique
     assert f"{name}.one: stream {name} takes it" in said(findings, "ok")
     assert f"{name}.user.*: stream {name} takes it" in said(findings, "ok")
     assert f"{name}.us*: stream {name} takes it" in said(findings, "ok")
-    missing = "no stream takes this subject; create one, or name it in brokers.bus.streams"
     assert said(findings, "error") == [
-        f"{name}.two: {missing} (used by route users)",
-        f"{name}.session.*: {missing} (used by route users)",
+        f"{about}: no stream takes this subject; create one (nats stream add NAME"
+        f" --subjects='{subject}'), or name it in brokers.bus.streams (used by route users)"
+        for about, subject in (
+            (f"{name}.two", f"{name}.two"),
+            (f"{name}.session.*", f"{name}.session.>"),
+        )
     ]
 
 
