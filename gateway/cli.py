@@ -18,6 +18,7 @@ from gateway.commands.inbox import inbox_command
 from gateway.commands.send import send_command
 from gateway.commands.serve import serve_command
 from gateway.commands.tail import tail_command
+from gateway.commands.test import test_command
 
 __all__ = ["main"]
 
@@ -32,6 +33,7 @@ for _command in (
     dev_command,
     serve_command,
     check_command,
+    test_command,
     send_command,
     tail_command,
     inbox_command,

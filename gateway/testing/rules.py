@@ -9,7 +9,7 @@ import msgspec
 from gateway.clerk.catalogue import CATALOGUE, did_you_mean
 from gateway.config.findings import Finding, View
 from gateway.config.names import listing
-from gateway.config.problems import DocumentPath
+from gateway.config.problems import DocumentPath, Positions
 from gateway.event import Sender
 from gateway.routing.table import Kind, Table
 from gateway.testing.models import Case, Expectation, TestsFile
@@ -29,11 +29,17 @@ class Setting(msgspec.Struct, frozen=True):
     """The kind of every broker by its name, in file order."""
     clerk: frozenset[str]
     """The sources of kind clerk."""
+    positions: Positions
+    """Where everything in the config stands, and what of it came from `${…}`."""
 
     @property
     def routes(self) -> tuple[str, ...]:
         """The routes' names, in file order."""
         return tuple(route.name for route in self.table.routes)
+
+    def hides(self, route: str, *path: str | int) -> bool:
+        """Tell whether what stands below a route came from `${…}`, and is not to be printed."""
+        return self.positions.is_interpolated(("routes", self.routes.index(route), *path))
 
     def source_of(self, case: Case) -> str | None:
         """Give the source of a test's event; None where it must say which."""
@@ -71,7 +77,7 @@ def _event(
     given = [name for name in ("event", "file", "body") if getattr(case, name) is not None]
     if len(given) != 1:
         message = "a test has one event: write event, file or body"
-        yield Finding((*path, given[1]) if given else path, message, uses=_paths(path, given))
+        yield Finding((*path, *(given[1:2] or ("event",))), message, uses=_paths(path, given))
         return
     yield from event_faults(path, case)
     if case.event is None or setting.source_of(case) not in setting.clerk:
@@ -89,7 +95,8 @@ def _source(path: DocumentPath, case: Case, view: View, setting: Setting) -> Ite
     if case.source is not None:
         yield from _unknown((*path, "source"), case.source, "source", known, view)
     elif len(known) != 1:
-        yield Finding(path, f"source is missing; the config has several: {listing(known)}")
+        message = f"source is missing; the config has several: {listing(known)}"
+        yield Finding((*path, "source"), message)
 
 
 def _expectation(
@@ -98,7 +105,7 @@ def _expectation(
     given = [name for name in ("topic", "subject") if getattr(expectation, name) is not None]
     if len(given) != 1:
         message = "write a topic for Kafka, or a subject for NATS: one of them"
-        yield Finding((*path, given[1]) if given else path, message, uses=_paths(path, given))
+        yield Finding((*path, *(given[1:2] or ("topic",))), message, uses=_paths(path, given))
         return
     if expectation.broker is not None:
         here = (*path, "broker")

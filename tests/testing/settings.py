@@ -61,6 +61,7 @@ def setting(directory: Path, **changes: Any) -> Setting:
         clerk=frozenset(
             name for name, source in drawn.config.sources.items() if source.kind == "clerk"
         ),
+        positions=drawn.loaded.positions,
     )
 
 

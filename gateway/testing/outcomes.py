@@ -1,0 +1,55 @@
+"""What a table makes of one event, record by record and refusal by refusal."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import msgspec
+
+from gateway.delivery.plan import Assignment, Refusal
+from gateway.routing.explain import Explanation
+from gateway.routing.table import Kind
+
+__all__ = ["Outcome", "outcomes_of"]
+
+
+class Outcome(msgspec.Struct, frozen=True, dict=True):
+    """One record to publish, or one refusal, with all targets that it is for."""
+
+    result: Assignment | Refusal
+    kind: Kind
+    targets: tuple[tuple[str, int], ...]
+    """Each as its route's name, and its number in the route from 0."""
+
+    @property
+    def destination(self) -> str:
+        """The topic or subject; of a refusal as far as it is known."""
+        if isinstance(self.result, Refusal):
+            return self.result.destination
+        return self.result.message.destination
+
+    @property
+    def place(self) -> str:
+        """What a destination of this kind is called: `topic` or `subject`."""
+        return "topic" if self.kind == "kafka" else "subject"
+
+    @cached_property
+    def value(self) -> Any:
+        """The record's value as JSON; None of a refusal."""
+        if isinstance(self.result, Refusal):
+            return None
+        return msgspec.json.decode(self.result.message.value)
+
+
+def outcomes_of(explanation: Explanation) -> tuple[Outcome, ...]:
+    """Give the outcomes in file order; targets that resolve to one record have one."""
+    found: dict[int, Outcome] = {}
+    for told in explanation.routes:
+        for end in told.ends:
+            target = (told.route.name, end.at)
+            # Equal refusals of two targets are two; what is shared is one object.
+            known = found.get(id(end.result))
+            targets = (target,) if known is None else (*known.targets, target)
+            found[id(end.result)] = Outcome(end.result, end.target.kind, targets)
+    return tuple(found.values())

@@ -1,0 +1,158 @@
+"""Runs tests: each event through the running gateway's own table, and beside what is expected."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import msgspec
+
+from gateway.event import Event, EventError
+from gateway.routing.explain import Explanation, explain
+from gateway.routing.table import Table
+from gateway.specimen import specimen
+from gateway.testing.compare import Difference, differences, nearest, pairs
+from gateway.testing.events import NOW
+from gateway.testing.load import RoutingTest, Suite
+from gateway.testing.models import Expectation
+from gateway.testing.outcomes import Outcome, outcomes_of
+from gateway.testing.reasons import could_publish, reasons
+from gateway.testing.rules import Setting
+
+__all__ = ["Differs", "Failure", "Missing", "NoEvent", "Result", "Unexpected", "run", "run_suite"]
+
+
+class Differs(msgspec.Struct, frozen=True):
+    """An expected record came, and is not as expected."""
+
+    line: int
+    """Of the expectation."""
+    expectation: Expectation
+    outcome: Outcome
+    differences: tuple[Difference, ...]
+
+
+class Missing(msgspec.Struct, frozen=True):
+    """Nothing came that could be the expected record."""
+
+    line: int
+    expectation: Expectation
+    reasons: tuple[str, ...]
+
+
+class Unexpected(msgspec.Struct, frozen=True):
+    """A record or a refusal that the test does not expect."""
+
+    outcome: Outcome
+
+
+class NoEvent(msgspec.Struct, frozen=True):
+    """The gateway would answer the body with 400."""
+
+    problem: str
+
+
+Failure = Differs | Missing | Unexpected | NoEvent
+
+
+class Result(msgspec.Struct, frozen=True):
+    """How one test ended."""
+
+    test: RoutingTest
+    failures: tuple[Failure, ...]
+    """Empty: it passed."""
+    seconds: float
+    reached: frozenset[tuple[str, int]] = frozenset()
+    """The targets, by route and number, whose records came as expected."""
+    untrue: frozenset[str] = frozenset()
+    """The routes that took the event but for their condition."""
+
+    @property
+    def passed(self) -> bool:
+        """Whether everything was as expected."""
+        return not self.failures
+
+
+def run_suite(suite: Suite, setting: Setting, clock: Callable[[], float]) -> Iterator[Result]:
+    """Run the tests of a file in its order; `clock` gives seconds."""
+    for test in suite.tests:
+        yield run(test, setting, clock)
+
+
+def run(test: RoutingTest, setting: Setting, clock: Callable[[], float]) -> Result:
+    """Run one test. Pure but for the clock: nothing is sent, and no file is read."""
+    started = clock()
+    try:
+        event = specimen(setting.senders[test.source], test.body, NOW, test.svix_id)
+    except EventError as error:
+        return Result(test, (NoEvent(str(error)),), clock() - started)
+    explanation = explain(setting.table, event)
+    outcomes = outcomes_of(explanation)
+    matched = pairs([_fitting(expectation, outcomes) for expectation in test.expect])
+    failures = tuple(_failures(test, event, explanation, outcomes, matched, setting))
+    return Result(
+        test,
+        failures,
+        clock() - started,
+        reached=frozenset(_reached(test, outcomes, matched)),
+        untrue=frozenset(told.route.name for told in explanation.routes if told.verdict == "when"),
+    )
+
+
+def _fitting(expectation: Expectation, outcomes: Sequence[Outcome]) -> list[int]:
+    return [at for at, one in enumerate(outcomes) if not differences(expectation, one)]
+
+
+def _reached(
+    test: RoutingTest, outcomes: Sequence[Outcome], matched: dict[int, int]
+) -> Iterator[tuple[str, int]]:
+    for one, other in matched.items():
+        if test.expect[one].refused is None:
+            yield from outcomes[other].targets
+
+
+def _failures(
+    test: RoutingTest,
+    event: Event,
+    explanation: Explanation,
+    outcomes: Sequence[Outcome],
+    matched: dict[int, int],
+    setting: Setting,
+) -> Iterator[Failure]:
+    """Tell what is wrong in the order of the file, then what was not expected."""
+    left = [one for one in range(len(test.expect)) if one not in matched]
+    others = [at for at in range(len(outcomes)) if at not in matched.values()]
+    near = nearest(left, others, lambda a, b: _distance(test.expect[a], outcomes[b], setting.table))
+    for one in left:
+        expectation, line = test.expect[one], test.expect_lines[one]
+        if one in near:
+            outcome = outcomes[near[one]]
+            yield Differs(line, expectation, outcome, differences(expectation, outcome))
+        else:
+            why = tuple(reasons(expectation, explanation, event, setting))
+            yield Missing(line, expectation, why)
+    if test.exhaustive:
+        for at in others:
+            if at not in near.values():
+                yield Unexpected(outcomes[at])
+
+
+def _distance(expectation: Expectation, outcome: Outcome, table: Table) -> int | None:
+    """Say how far apart two are; None where they should not be told of as one record.
+
+    They are one where a target of the outcome could have published what is expected, or where
+    none of the table could: then the expectation has a slip of the pen.
+    """
+    wanted = expectation.topic if outcome.kind == "kafka" else expectation.subject
+    if wanted is None:
+        return None
+    routes = {route.name: route.targets for route in table.routes}
+    its_own = any(could_publish(routes[name][at], expectation) for name, at in outcome.targets)
+    if not its_own and wanted != outcome.destination and _is_known(expectation, table):
+        return None
+    return len(differences(expectation, outcome)) + 100 * (wanted != outcome.destination)
+
+
+def _is_known(expectation: Expectation, table: Table) -> bool:
+    return any(
+        could_publish(target, expectation) for route in table.routes for target in route.targets
+    )
