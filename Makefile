@@ -51,14 +51,15 @@ coverage: venv-test ## Run the tests of the pure core; fail below 100 % of its b
 	@$(BIN)/coverage report
 
 .PHONY: lint
-lint: venv-test ## Check style, types, the Dockerfile and the example config
+lint: venv-test ## Check style, types, the Dockerfile and the example config, and run its tests
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
 	@$(BIN)/hadolint Dockerfile
 	@$(BIN)/python tools/config_reference.py --check
-	@CLERK_WEBHOOK_SIGNING_SECRET=whsec_$$(printf an-example-of-a-secret | base64) \
-		$(BIN)/gateway check --config config.example.yaml
+	@export CLERK_WEBHOOK_SIGNING_SECRET=whsec_$$(printf an-example-of-a-secret | base64) && \
+		$(BIN)/gateway check --config config.example.yaml && \
+		$(BIN)/gateway test --config config.example.yaml --coverage
 
 .PHONY: format
 format: venv-test ## Format the code and mend what can be mended by itself

@@ -1,7 +1,8 @@
-"""Writes the tables of keys in docs/configuration.md: `python tools/config_reference.py [--check]`.
+"""Writes the tables of keys in docs/configuration.md and docs/testing.md.
 
-The models of the config are the source; what stands between the markers on the page is replaced.
-With `--check` nothing is written, and exit code 1 says that the page is out of date.
+Run it by `python tools/config_reference.py [--check]`. The models of the config and of tests files
+are the source; what stands between the markers on a page is replaced. With `--check` nothing is
+written, and exit code 1 says that a page is out of date.
 """
 
 from __future__ import annotations
@@ -17,27 +18,32 @@ from pydantic.fields import FieldInfo
 from gateway.config.base import bare_type
 from gateway.config.models import GatewayConfig, KafkaConfig, NatsConfig
 from gateway.config.units import format_duration, format_size, parse_duration, parse_size
+from gateway.testing.models import TestsFile
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "configuration.md"
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+PAGES: dict[Path, type[BaseModel]] = {
+    DOCS / "configuration.md": GatewayConfig,
+    DOCS / "testing.md": TestsFile,
+}
 BEGIN = "<!-- reference: begin (make it with: python tools/config_reference.py) -->\n"
 END = "<!-- reference: end -->\n"
 
 
-def reference() -> str:
-    """Give the tables, one for each section of the file."""
+def reference(root: type[BaseModel]) -> str:
+    """Give the tables of a kind of file, one for each section of it."""
     sections: dict[type[BaseModel], str] = {}
-    for title, model in _sections("", GatewayConfig):
+    for title, model in _sections("", root):
         sections.setdefault(model, title)
     return "\n".join(_section(title, model) for model, title in sections.items())
 
 
-def rewritten(page: str) -> str:
+def rewritten(page: str, root: type[BaseModel]) -> str:
     """Give the page with the tables that the models ask for."""
     before, begin, rest = page.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
-        raise SystemExit(f"{PAGE.name} has lost its markers: {BEGIN.strip()} and {END.strip()}")
-    return f"{before}{BEGIN}\n{reference()}\n{END}{after}"
+        raise SystemExit(f"a page has lost its markers: {BEGIN.strip()} and {END.strip()}")
+    return f"{before}{BEGIN}\n{reference(root)}\n{END}{after}"
 
 
 def _sections(title: str, model: type[BaseModel]) -> Iterator[tuple[str, type[BaseModel]]]:
@@ -105,12 +111,14 @@ def _shown(value: Any, field: FieldInfo) -> str:
 
 def main() -> int:
     """Run as a script."""
-    page = PAGE.read_text("utf-8")
-    wanted = rewritten(page)
-    if "--check" in sys.argv[1:]:
-        return int(wanted != page)
-    PAGE.write_text(wanted, "utf-8")
-    return 0
+    outdated = 0
+    for path, root in PAGES.items():
+        page = path.read_text("utf-8")
+        wanted = rewritten(page, root)
+        outdated |= wanted != page
+        if "--check" not in sys.argv[1:]:
+            path.write_text(wanted, "utf-8")
+    return int(outdated and "--check" in sys.argv[1:])
 
 
 if __name__ == "__main__":

@@ -46,12 +46,11 @@ def _differences(expectation: Expectation, outcome: Outcome) -> Iterator[Differe
     result = outcome.result
     if expectation.broker not in {None, result.broker}:
         yield Difference("broker", expectation.broker, result.broker)
-    place = "topic" if expectation.topic is not None else "subject"
-    wanted = expectation.topic if expectation.topic is not None else expectation.subject
+    place, wanted = expectation.place
     if place != outcome.place:
         yield Difference(place, wanted, ABSENT)
         yield Difference(outcome.place, ABSENT, outcome.destination)
-    elif wanted != outcome.destination:
+    elif not outcome.is_at(wanted):
         yield Difference(place, wanted, outcome.destination)
     if expectation.routes is not None and set(expectation.routes) != set(result.routes):
         yield Difference("routes", list(expectation.routes), list(result.routes))

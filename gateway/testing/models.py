@@ -80,6 +80,11 @@ class Expectation(Model):
         examples=["expression"],
     )
 
+    @property
+    def place(self) -> tuple[str, str]:
+        """The word `topic` or `subject`, and the one that is expected."""
+        return ("subject", self.subject or "") if self.topic is None else ("topic", self.topic)
+
 
 def _none(value: object) -> object:
     if value == "none":

@@ -21,6 +21,8 @@ class Outcome(msgspec.Struct, frozen=True, dict=True):
     kind: Kind
     targets: tuple[tuple[str, int], ...]
     """Each as its route's name, and its number in the route from 0."""
+    templates: tuple[str, ...]
+    """Their topics or subjects as the config has them."""
 
     @property
     def destination(self) -> str:
@@ -33,6 +35,11 @@ class Outcome(msgspec.Struct, frozen=True, dict=True):
     def place(self) -> str:
         """What a destination of this kind is called: `topic` or `subject`."""
         return "topic" if self.kind == "kafka" else "subject"
+
+    def is_at(self, destination: str) -> bool:
+        """Tell whether this is the topic or subject; a refusal may be called by its template."""
+        refused = isinstance(self.result, Refusal)
+        return destination == self.destination or (refused and destination in self.templates)
 
     @cached_property
     def value(self) -> Any:
@@ -47,9 +54,12 @@ def outcomes_of(explanation: Explanation) -> tuple[Outcome, ...]:
     found: dict[int, Outcome] = {}
     for told in explanation.routes:
         for end in told.ends:
-            target = (told.route.name, end.at)
             # Equal refusals of two targets are two; what is shared is one object.
-            known = found.get(id(end.result))
-            targets = (target,) if known is None else (*known.targets, target)
-            found[id(end.result)] = Outcome(end.result, end.target.kind, targets)
+            known = found.get(id(end.result), Outcome(end.result, end.target.kind, (), ()))
+            found[id(end.result)] = Outcome(
+                end.result,
+                end.target.kind,
+                (*known.targets, (told.route.name, end.at)),
+                (*known.templates, end.target.destination.source),
+            )
     return tuple(found.values())

@@ -31,8 +31,7 @@ def reasons(
     """Give a line for each route that does not take the event, though it could publish this."""
     routes = [told for told in explanation.routes if _could(told.route, expectation)]
     if not routes:
-        place = "topic" if expectation.topic is not None else "subject"
-        yield f"no route has a target with this {place}"
+        yield f"no route has a target with this {expectation.place[0]}"
     for told in routes:
         reason = _reason(told, event, setting)
         if reason is not None:

@@ -84,11 +84,9 @@ def _value(value: Any) -> str:
 
 
 def _expected(expectation: Expectation) -> str:
-    place = f"topic {inline(expectation.topic)}" if expectation.topic is not None else ""
-    if expectation.subject is not None:
-        place = f"subject {inline(expectation.subject)}"
+    place, destination = expectation.place
     broker = f"{expectation.broker} " if expectation.broker is not None else ""
-    return f"{broker}{place}"
+    return f"{broker}{place} {inline(destination)}"
 
 
 def _as_expectation(outcome: Outcome) -> str:

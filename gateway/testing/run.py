@@ -142,14 +142,14 @@ def _distance(expectation: Expectation, outcome: Outcome, table: Table) -> int |
     They are one where a target of the outcome could have published what is expected, or where
     none of the table could: then the expectation has a slip of the pen.
     """
-    wanted = expectation.topic if outcome.kind == "kafka" else expectation.subject
-    if wanted is None:
+    place, wanted = expectation.place
+    if place != outcome.place:
         return None
     routes = {route.name: route.targets for route in table.routes}
     its_own = any(could_publish(routes[name][at], expectation) for name, at in outcome.targets)
-    if not its_own and wanted != outcome.destination and _is_known(expectation, table):
+    if not its_own and not outcome.is_at(wanted) and _is_known(expectation, table):
         return None
-    return len(differences(expectation, outcome)) + 100 * (wanted != outcome.destination)
+    return len(differences(expectation, outcome)) + 100 * (not outcome.is_at(wanted))
 
 
 def _is_known(expectation: Expectation, table: Table) -> bool:

@@ -221,6 +221,23 @@ def test_a_refusal_that_is_not_expected_is_told_with_its_detail(tmp_path: Path) 
     assert any(line.endswith('got      "expression"') for line in found)
 
 
+def test_a_refusal_is_expected_by_its_template_or_by_what_it_became(tmp_path: Path) -> None:
+    headers = {f"x-{at}": "{data.text}" for at in range(3)}
+    target = {"broker": "events", "topic": "big.{data.id}", "headers": headers}
+    fixed = {"broker": "events", "topic": "big.fixed"}
+    changes = {"routes": [{"name": "r", "events": ["*"], "targets": [target, fixed]}]}
+    event = "body: {type: a.b, data: {id: ID, text: %s}}" % ("x" * 3000)
+    for topic in ("'big.{data.id}'", "big.user_1"):
+        refused = f"{{topic: {topic}, refused: too_large}}"
+        case = f"{event.replace('ID', 'user_1')}, expect: [{{topic: big.fixed}}, {refused}]"
+        assert told(tmp_path, case, **changes) == []
+    reserved = "{topic: 'big.{data.id}', refused: destination}"
+    case = f"{event.replace('ID', 'fixed')}, expect: [{{topic: big.fixed}}, {reserved}]"
+    assert told(tmp_path, case, **changes) == []
+    vague = f"{event.replace('ID', 'user_1')}, exhaustive: false, expect: [{{topic: big.user_1}}]"
+    assert told(tmp_path, vague, **changes)[0] == ("  differs in refused: topic big.user_1, line 2")
+
+
 def test_a_body_that_is_no_event_fails(tmp_path: Path) -> None:
     assert told(tmp_path, "body: {data: {}}, expect: none") == [
         "  the gateway would answer 400: the body is signed but is no event: no type"
