@@ -12,7 +12,7 @@ from gateway.delivery.plan import Assignment, Refusal
 from gateway.testing.models import Expectation
 from gateway.testing.outcomes import Outcome
 
-__all__ = ["ABSENT", "Difference", "differences", "nearest", "pairs", "same"]
+__all__ = ["ABSENT", "Difference", "differences", "fits", "nearest", "pairs", "same"]
 
 
 class _Absent:
@@ -40,6 +40,11 @@ class Difference(msgspec.Struct, frozen=True):
 def differences(expectation: Expectation, outcome: Outcome) -> tuple[Difference, ...]:
     """Give what of an expectation an outcome does not have; empty where it is as expected."""
     return tuple(_differences(expectation, outcome))
+
+
+def fits(expectation: Expectation, outcome: Outcome) -> bool:
+    """Tell whether an outcome is as expected; ends at the first difference."""
+    return next(_differences(expectation, outcome), None) is None
 
 
 def _differences(expectation: Expectation, outcome: Outcome) -> Iterator[Difference]:

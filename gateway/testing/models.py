@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, GetJsonSchemaHandler
+from pydantic import BeforeValidator, ConfigDict, Field, GetJsonSchemaHandler, JsonValue
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
@@ -21,8 +21,15 @@ STAND_INS: dict[str, Any] = {"tests": [], "name": "stand-in", "expect": "none"}
 """A valid value of every field that has no default."""
 
 
+def _one_of(*names: str) -> dict[str, JsonValue]:
+    """Have an editor ask for one of these keys; `gateway.testing.rules` insists on it."""
+    return {"oneOf": [{"required": [name]} for name in names]}
+
+
 class Expectation(Model):
     """A record that is published, or a target that must refuse the event. What is named counts."""
+
+    model_config = ConfigDict(json_schema_extra=_one_of("topic", "subject"))
 
     broker: Name | None = Field(
         default=None,
@@ -108,6 +115,8 @@ Expectations = Annotated[tuple[Expectation, ...], BeforeValidator(_none), _OrNon
 
 class Case(Model):
     """One test: an event, and what the table makes of it. It has one of event, file and body."""
+
+    model_config = ConfigDict(json_schema_extra=_one_of("event", "file", "body"))
 
     name: NonEmpty = Field(
         description="What the test shows. No two tests of a file have the same.",

@@ -10,7 +10,7 @@ from gateway.event import Event, EventError
 from gateway.routing.explain import Explanation, explain
 from gateway.routing.table import Table
 from gateway.specimen import specimen
-from gateway.testing.compare import Difference, differences, nearest, pairs
+from gateway.testing.compare import Difference, differences, fits, nearest, pairs
 from gateway.testing.events import NOW
 from gateway.testing.load import RoutingTest, Suite
 from gateway.testing.models import Expectation
@@ -99,7 +99,7 @@ def run(test: RoutingTest, setting: Setting, clock: Callable[[], float]) -> Resu
 
 
 def _fitting(expectation: Expectation, outcomes: Sequence[Outcome]) -> list[int]:
-    return [at for at, one in enumerate(outcomes) if not differences(expectation, one)]
+    return [at for at, one in enumerate(outcomes) if fits(expectation, one)]
 
 
 def _reached(

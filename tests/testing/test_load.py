@@ -242,6 +242,16 @@ def test_every_required_field_has_a_stand_in() -> None:
     assert required == STAND_INS.keys()
 
 
+def test_the_schema_asks_for_one_event_and_one_destination() -> None:
+    shapes = models.TestsFile.model_json_schema()["$defs"]
+    for shape, names in (
+        ("Case", ["event", "file", "body"]),
+        ("Expectation", ["topic", "subject"]),
+    ):
+        assert shapes[shape]["oneOf"] == [{"required": [name]} for name in names]
+        assert shapes[shape]["additionalProperties"] is False
+
+
 def test_the_schema_takes_none_for_nothing() -> None:
     schema = models.TestsFile.model_json_schema()
     expect = schema["$defs"]["Case"]["properties"]["expect"]
