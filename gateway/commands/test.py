@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from gateway.app import Blueprint, draw, load
+from gateway.app import Blueprint, draw, load, sent_headers
 from gateway.commands.loading import print_warnings
 from gateway.config import ConfigError
 from gateway.config.problems import render
@@ -91,6 +91,7 @@ def _setting(blueprint: Blueprint) -> Setting:
         senders={one.sender.name: one.sender for one in blueprint.endpoints.values()},
         brokers={name: broker.kind for name, broker in config.brokers.items()},
         clerk=frozenset(name for name, source in config.sources.items() if source.kind == "clerk"),
+        sent=sent_headers,
         positions=blueprint.loaded.positions,
     )
 

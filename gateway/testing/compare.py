@@ -75,7 +75,7 @@ def _record(
     if expectation.key not in {None, message.key}:
         yield Difference("key", expectation.key, message.key)
     for name, expected in expectation.headers.items():
-        values = [value for header, value in message.headers if header == name]
+        values = [value for header, value in outcome.headers if header == name]
         if values != ([] if expected is None else [expected]):
             got = (values if len(values) > 1 else values[0]) if values else ABSENT
             wanted = ABSENT if expected is None else expected

@@ -20,6 +20,9 @@ __all__ = ["STAND_INS", "Case", "Expectation", "TestsFile"]
 STAND_INS: dict[str, Any] = {"tests": [], "name": "stand-in", "expect": "none"}
 """A valid value of every field that has no default."""
 
+Reason = Literal["expression", "destination", "too_large", "invalid_destination"]
+"""Why a target refuses an event before its broker is asked."""
+
 
 def _one_of(*names: str) -> dict[str, JsonValue]:
     """Have an editor ask for one of these keys; `gateway.testing.rules` insists on it."""
@@ -78,7 +81,7 @@ class Expectation(Model):
         ),
         examples=[{"data.public_metadata.tier": "enterprise", "data.private_metadata": None}],
     )
-    refused: Literal["expression", "destination", "too_large"] | None = Field(
+    refused: Reason | None = Field(
         default=None,
         description=(
             "The target must refuse the event for this reason, and nothing is published there. The"

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
 import msgspec
 
+from gateway.brokers.base import Headers, Message
 from gateway.delivery.plan import Assignment, Refusal
 from gateway.routing.explain import Explanation
 from gateway.routing.table import Kind
 
-__all__ = ["Outcome", "outcomes_of"]
+__all__ = ["Outcome", "Sent", "outcomes_of"]
+
+Sent = Callable[[Kind, Message], Headers | None]
+"""Gives a record's headers as its broker gets them; None for a destination it can never have."""
 
 
 class Outcome(msgspec.Struct, frozen=True, dict=True):
@@ -23,6 +28,8 @@ class Outcome(msgspec.Struct, frozen=True, dict=True):
     """Each as its route's name, and its number in the route from 0."""
     templates: tuple[str, ...]
     """Their topics or subjects as the config has them."""
+    headers: Headers
+    """As the broker gets them; none of a refusal."""
 
     @property
     def destination(self) -> str:
@@ -49,17 +56,29 @@ class Outcome(msgspec.Struct, frozen=True, dict=True):
         return msgspec.json.decode(self.result.message.value)
 
 
-def outcomes_of(explanation: Explanation) -> tuple[Outcome, ...]:
+def outcomes_of(explanation: Explanation, sent: Sent) -> tuple[Outcome, ...]:
     """Give the outcomes in file order; targets that resolve to one record have one."""
     found: dict[int, Outcome] = {}
     for told in explanation.routes:
         for end in told.ends:
             # Equal refusals of two targets are two; what is shared is one object.
-            known = found.get(id(end.result), Outcome(end.result, end.target.kind, (), ()))
-            found[id(end.result)] = Outcome(
-                end.result,
-                end.target.kind,
-                (*known.targets, (told.route.name, end.at)),
-                (*known.templates, end.target.destination.source),
+            known = found.get(id(end.result)) or _outcome(end.result, end.target.kind, sent)
+            found[id(end.result)] = msgspec.structs.replace(
+                known,
+                targets=(*known.targets, (told.route.name, end.at)),
+                templates=(*known.templates, end.target.destination.source),
             )
     return tuple(found.values())
+
+
+def _outcome(result: Assignment | Refusal, kind: Kind, sent: Sent) -> Outcome:
+    """Make what has no targets yet."""
+    if isinstance(result, Refusal):
+        return Outcome(result, kind, (), (), ())
+    message = result.message
+    headers = sent(kind, message)
+    if headers is None:
+        why = f"no {'topic' if kind == 'kafka' else 'subject'} can have this name"
+        place = (result.routes, result.broker, message.destination)
+        return Outcome(Refusal(*place, "invalid_destination", why), kind, (), (), ())
+    return Outcome(result, kind, (), (), headers)

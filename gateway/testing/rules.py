@@ -13,6 +13,7 @@ from gateway.config.problems import DocumentPath, Positions
 from gateway.event import Sender
 from gateway.routing.table import Kind, Table
 from gateway.testing.models import Case, Expectation, TestsFile
+from gateway.testing.outcomes import Sent
 
 __all__ = ["Setting", "check"]
 
@@ -29,6 +30,7 @@ class Setting(msgspec.Struct, frozen=True):
     """The kind of every broker by its name, in file order."""
     clerk: frozenset[str]
     """The sources of kind clerk."""
+    sent: Sent
     positions: Positions
     """Where everything in the config stands, and what of it came from `${…}`."""
 

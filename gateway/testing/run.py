@@ -86,7 +86,7 @@ def run(test: RoutingTest, setting: Setting, clock: Callable[[], float]) -> Resu
     except EventError as error:
         return Result(test, (NoEvent(str(error)),), clock() - started)
     explanation = explain(setting.table, event)
-    outcomes = outcomes_of(explanation)
+    outcomes = outcomes_of(explanation, setting.sent)
     matched = pairs([_fitting(expectation, outcomes) for expectation in test.expect])
     failures = tuple(_failures(test, event, explanation, outcomes, matched, setting))
     return Result(

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from gateway.app import Blueprint, draw, load
+from gateway.app import Blueprint, draw, load, sent_headers
 from gateway.testing.load import Suite, load_tests
 from gateway.testing.rules import Setting
 from tests.canaries import SECRET
@@ -61,6 +61,7 @@ def setting(directory: Path, **changes: Any) -> Setting:
         clerk=frozenset(
             name for name, source in drawn.config.sources.items() if source.kind == "clerk"
         ),
+        sent=sent_headers,
         positions=drawn.loaded.positions,
     )
 

@@ -43,7 +43,7 @@ FAULTS = [
     ),
     (
         f"tests: [{{{CASE}, expect: [{{topic: x, refused: ‸expresion}}]}}]",
-        "refused: expected expression, destination or too_large, did you mean expression?",
+        "refused: expected expression, destination, too_large or invalid_destination, did you",
     ),
     # Names that lead nowhere in the config.
     (

@@ -11,6 +11,7 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from gateway.app import sent_headers
 from gateway.routing.explain import explain
 from gateway.specimen import specimen
 from gateway.testing.coverage import cover
@@ -88,7 +89,7 @@ def recorded(made: Setting, body: dict[str, Any]) -> list[dict[str, Any]]:
                 place: one.message.destination,
                 "routes": list(one.routes),
                 "key": one.message.key,
-                "headers": dict(one.message.headers),
+                "headers": dict(sent_headers(made.brokers[one.broker], one.message) or ()),
                 "value": value if isinstance(value, dict) else {},
             }
         )
@@ -185,7 +186,7 @@ def test_the_outcomes_are_those_of_the_plan(table: list[dict[str, Any]], body: A
     told = explain(
         made.table, specimen(made.senders["clerk"], json.dumps(body).encode(), NOW, "msg_test")
     )
-    found = outcomes_of(told)
+    found = outcomes_of(told, made.sent)
     plan = told.plan
     assert len(found) == len(plan.assignments) + len(plan.refusals)
     for one in found:

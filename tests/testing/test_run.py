@@ -238,6 +238,24 @@ def test_a_refusal_is_expected_by_its_template_or_by_what_it_became(tmp_path: Pa
     assert told(tmp_path, vague, **changes)[0] == ("  differs in refused: topic big.user_1, line 2")
 
 
+def test_a_name_that_a_broker_can_never_have_is_a_refusal(tmp_path: Path) -> None:
+    subject = ".".join(["clerk", *(f"{{data.f{at}}}" for at in range(8))])
+    targets = [{"broker": "bus", "subject": subject, "headers": {"x-blank": "{data.f0}  "}}]
+    changes = {"routes": [{"name": "r", "events": ["*"], "targets": targets}]}
+
+    def case(length: int, expect: str) -> str:
+        fields = ", ".join(f"f{at}: {'a' * length}" for at in range(8))
+        return f"body: {{type: a.b, data: {{{fields}}}}}, exhaustive: false, expect: [{expect}]"
+
+    place = f"subject: '{subject}'"
+    assert told(tmp_path, case(120, f"{{{place}, refused: invalid_destination}}"), **changes) == []
+    # As a subscriber gets it: without blanks at the ends, and with the id that NATS dedupes by.
+    short = f"subject: clerk{'.a' * 8}"
+    assert told(tmp_path, case(1, f"{{{short}, headers: {{x-blank: a}}}}"), **changes) == []
+    absent = f"{{{short}, headers: {{Nats-Msg-Id: null}}}}"
+    assert "Nats-Msg-Id" in told(tmp_path, case(1, absent), **changes)[0]
+
+
 def test_a_body_that_is_no_event_fails(tmp_path: Path) -> None:
     assert told(tmp_path, "body: {data: {}}, expect: none") == [
         "  the gateway would answer 400: the body is signed but is no event: no type"
