@@ -29,4 +29,6 @@ class Pattern:
 
     def matching(self, event_type: str) -> str | None:
         """Give the first pattern that takes the type, as it is written."""
-        return next((text for text in self.texts if Pattern((text,)).matches(event_type)), None)
+        if not self.matches(event_type):
+            return None
+        return next(text for text in self.texts if Pattern((text,)).matches(event_type))
