@@ -127,11 +127,12 @@ def _target(target: TargetConfig, path: ConfigPath, kind: Kind, faults: list[Fau
         destination=_template(destination, (*path, field), faults),
         key=None if key is None else _template(key, (*path, "key"), faults),
         payload=target.payload,
+        # In one order, whatever the file's: it makes no other record, and no other dedupe id.
         headers=tuple(
             (name, _template(value, (*path, "headers", name), faults))
-            for name, value in target.headers.items()
+            for name, value in sorted(target.headers.items())
         ),
-        redact=tuple(tuple(field.split(".")) for field in target.redact),
+        redact=tuple(tuple(field.split(".")) for field in sorted(set(target.redact))),
     )
 
 
