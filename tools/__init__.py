@@ -1,0 +1,1 @@
+"""Tools for those who change the code; each is run by itself: `python tools/NAME.py`."""
