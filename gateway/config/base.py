@@ -8,6 +8,7 @@ meant, so that alone is read as its field wants it.
 from __future__ import annotations
 
 import re
+from functools import cache
 from types import NoneType, UnionType
 from typing import Annotated, Any, Final, Union, get_args, get_origin
 
@@ -42,20 +43,28 @@ class Model(BaseModel):
 
     @classmethod
     def _fit_value(cls, name: str, value: Any) -> Any:
-        field = cls.model_fields.get(name)
-        if field is None:
+        if type(value) is str or name not in cls.model_fields:
             return value
-        wanted, optional = bare_type(field.annotation)
+        wanted, optional, origin = _bare_types(cls)[name]
         if value is None and not optional and _is_model(wanted):
             # A section whose keys are all commented out.
             return {}
         if isinstance(value, Interpolated):
             return _read(value, wanted, optional=optional)
-        if isinstance(value, list) and get_origin(wanted) is tuple:
+        if isinstance(value, list) and origin is tuple:
             return tuple(_plain(element) for element in value)
-        if isinstance(value, dict) and get_origin(wanted) is dict:
+        if isinstance(value, dict) and origin is dict:
             return {key: _plain(element) for key, element in value.items()}
         return value
+
+
+@cache
+def _bare_types(model: type[BaseModel]) -> dict[str, tuple[Any, bool, Any]]:
+    """Give `bare_type` of each field, and what the type is a generic form of."""
+    found = {name: bare_type(field.annotation) for name, field in model.model_fields.items()}
+    return {
+        name: (wanted, optional, get_origin(wanted)) for name, (wanted, optional) in found.items()
+    }
 
 
 def bare_type(annotation: Any) -> tuple[Any, bool]:

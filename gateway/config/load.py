@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
@@ -103,10 +105,27 @@ def load_config_text(
     """
     text = SecretStr(text) if isinstance(text, str) else text
     try:
-        return _load(text, name, Interpolator(env, read), allow_missing_servers, checks)
+        with _uncollected():
+            return _load(text, name, Interpolator(env, read), allow_missing_servers, checks)
     except ConfigError as error:
         told = error
     raise without_frames(told)
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Keep the garbage collector out.
+
+    What is made while a file is loaded stays, so that of a large one it would look through
+    hundreds of thousands of objects time and again and find nothing: a fifth of the time.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def without_frames(error: ConfigError) -> ConfigError:

@@ -23,19 +23,24 @@ _SIGNING_SECRET: Final = re.compile(r"whsec_[A-Za-z0-9+/=_-]{8,}")
 
 def misplaced_secrets(value: Any, path: DocumentPath = ()) -> Iterator[Finding]:
     """Find them in a config, as errors; the messages do not repeat them."""
-    if isinstance(value, str) and _SIGNING_SECRET.search(value):
-        problem = "a signing secret stands here, from where it would be logged or sent on"
-        yield Finding(path, f"{name_of(path)}: {problem}; move it to the secrets of its source")
-    elif isinstance(value, BaseModel):
-        for name in type(value).model_fields:
-            yield from misplaced_secrets(getattr(value, name), (*path, name))
-    elif isinstance(value, dict):
-        for key, inner in value.items():
-            yield from misplaced_secrets(key, (*path, key))
-            yield from misplaced_secrets(inner, (*path, key))
-    elif isinstance(value, tuple):
-        for at, inner in enumerate(value):
-            yield from misplaced_secrets(inner, (*path, at))
+    # As one text, which pydantic makes fast and without the secrets that are where they should be.
+    if isinstance(value, BaseModel) and "whsec_" not in value.model_dump_json():
+        return
+    pending = [(value, path)]
+    while pending:
+        value, path = pending.pop()
+        if isinstance(value, str):
+            if _SIGNING_SECRET.search(value):
+                problem = "a signing secret stands here, from where it would be logged or sent on"
+                advice = "move it to the secrets of its source"
+                yield Finding(path, f"{name_of(path)}: {problem}; {advice}")
+        elif isinstance(value, BaseModel):
+            pending += [(inner, (*path, name)) for name, inner in value]
+        elif isinstance(value, dict):
+            for key, inner in value.items():
+                pending += [(key, (*path, key)), (inner, (*path, key))]
+        elif isinstance(value, tuple):
+            pending += [(inner, (*path, at)) for at, inner in enumerate(value)]
 
 
 def without_secrets(message: str) -> str:

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
+import msgspec
+
 from gateway import GatewayError
 
 __all__ = [
@@ -34,8 +36,7 @@ DocumentPath = tuple[str | int, ...]
 Severity = Literal["error", "warning"]
 
 
-@dataclass(frozen=True, slots=True)
-class Position:
+class Position(msgspec.Struct, frozen=True, gc=False):
     """A place in the file; line and column count from 1."""
 
     line: int
@@ -107,8 +108,8 @@ class Positions:
         self._keys = dict(keys)
         self._interpolated = interpolated
         self._names: dict[DocumentPath, list[str]] = {}
-        for *parent, name in self._keys:
-            self._names.setdefault(tuple(parent), []).append(str(name))
+        for path in self._keys:
+            self._names.setdefault(path[:-1], []).append(str(path[-1]))
 
     def __contains__(self, path: DocumentPath) -> bool:
         return path in self._values
@@ -131,7 +132,10 @@ class Positions:
 
     def is_interpolated(self, path: DocumentPath) -> bool:
         """Tell whether the value, or what it is a part of, came from `${…}`: do not print it."""
-        return any(path[:length] in self._interpolated for length in range(len(path) + 1))
+        interpolated = self._interpolated
+        return bool(interpolated) and any(
+            path[:length] in interpolated for length in range(len(path) + 1)
+        )
 
 
 class LineIndex:

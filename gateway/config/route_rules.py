@@ -76,15 +76,16 @@ def _route_sources(path: DocumentPath, route: RouteConfig, view: View) -> Iterat
 
 def _pattern(path: DocumentPath, pattern: str, view: View) -> Iterator[Finding]:
     name = f"{path[-2]}[{path[-1]}]"
-    shown = view.show(path, pattern)
     literal = pattern.removesuffix(".*")
     if pattern != "*" and ("*" in literal or not literal):
+        shown = view.show(path, pattern)
         yield Finding(
             path, f"{name}: {shown} is no pattern; write a whole type, prefix.*, or * for all"
         )
         return
     near = did_you_mean(pattern) if view.suggester.may(len(CATALOGUE)) else None
     if near is not None:
+        shown = view.show(path, pattern)
         yield Finding(
             path, f"{name}: Clerk is not known to send {shown}, did you mean {near}?", "warning"
         )

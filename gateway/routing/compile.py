@@ -11,7 +11,7 @@ from gateway import GatewayError
 from gateway.routing.expressions import Expression, ExpressionSyntaxError, compiled
 from gateway.routing.match import Pattern
 from gateway.routing.table import Kind, Route, Table, Target
-from gateway.routing.template import Template, TemplateSyntaxError
+from gateway.routing.template import Template, TemplateSyntaxError, compiled_template
 
 if TYPE_CHECKING:
     from gateway.config.models import GatewayConfig, RouteConfig, TargetConfig
@@ -138,7 +138,7 @@ def _target(target: TargetConfig, path: ConfigPath, kind: Kind, faults: list[Fau
 
 def _template(source: str, path: ConfigPath, faults: list[Fault]) -> Template:
     try:
-        return Template(source)
+        return compiled_template(source)
     except TemplateSyntaxError as error:
         faults.append(Fault(path, str(error), error.offset))
         return Template("")

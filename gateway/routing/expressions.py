@@ -19,6 +19,7 @@ from gateway import GatewayError
 from gateway.routing.interpreter import MAX_STEPS, BoundedInterpreter, ExceededError
 
 __all__ = [
+    "MAX_CACHED",
     "MAX_STEPS",
     "Expression",
     "ExpressionError",
@@ -34,7 +35,10 @@ MAX_SOURCE = 1024
 """Characters of one expression."""
 MAX_DEPTH = 48
 """Levels of its syntax tree."""
-_MAX_CACHED = 4096
+MAX_CACHED = 16_384
+"""Expressions, of some 3 kB each: more than a config file of 1 MiB holds, unless most of them are
+shorter than 30 characters. Were it fewer than a file holds, each would be compiled again for every
+pass over its routes."""
 
 
 class ExpressionSyntaxError(GatewayError):
@@ -58,6 +62,8 @@ class ExpressionError(GatewayError):
 
 def is_true(value: object) -> bool:
     """JMESPath's truth: false are null, false, "", [] and {}; 0 is true."""
+    if value is True:
+        return True
     return not (value is None or value is False or value in ("", [], {}))
 
 
@@ -71,7 +77,7 @@ class Expression:
         self.source = source
         self.tree: Node = _parse(source)
         """What the library made of it."""
-        self.fields: frozenset[str] = frozenset(_field_names(self.tree))
+        self.fields: frozenset[str] = _field_names(self.tree)
         """Every field name that occurs, at whatever depth."""
         path = _field_path(self.tree)
         self.path: str | None = ".".join(path) if path else None
@@ -96,7 +102,7 @@ class Expression:
             raise ExpressionError(self.source, f"failed: {type(error).__name__}") from None
 
 
-@lru_cache(maxsize=_MAX_CACHED)
+@lru_cache(maxsize=MAX_CACHED)
 def compiled(source: str) -> Expression:
     """Compile, or give what was compiled of the same source. Raises `ExpressionSyntaxError`."""
     return Expression(source)
@@ -112,7 +118,7 @@ def _parse(source: str) -> Node:
         raise ExpressionSyntaxError(source, _problem(error), offset) from None
     except RecursionError:
         raise ExpressionSyntaxError(source, "nested too deeply") from None
-    if _depth(tree) > MAX_DEPTH:
+    if _is_deeper(tree, MAX_DEPTH):
         raise ExpressionSyntaxError(source, f"nested more than {MAX_DEPTH} levels deep")
     return tree
 
@@ -131,23 +137,24 @@ def _children(node: Node) -> list[Node]:
     return [child for child in node.get("children", ()) if isinstance(child, dict)]
 
 
-def _depth(tree: Node) -> int:
-    deepest, stack = 0, [(tree, 1)]
-    while stack:
-        node, depth = stack.pop()
-        deepest = max(deepest, depth)
-        stack.extend((child, depth + 1) for child in _children(node))
-    return deepest
+def _is_deeper(tree: Node, limit: int) -> bool:
+    """Tell whether the tree has more levels than `limit`."""
+    level = [tree]
+    while level and limit:
+        level = [child for node in level for child in _children(node)]
+        limit -= 1
+    return bool(level)
 
 
-def _field_names(tree: Node) -> list[str]:
+def _field_names(tree: Node) -> frozenset[str]:
     names, stack = [], [tree]
     while stack:
         node = stack.pop()
         if node["type"] == "field":
             names.append(node["value"])
-        stack.extend(_children(node))
-    return names
+        else:
+            stack.extend(_children(node))
+    return frozenset(names)
 
 
 def _field_path(node: Node) -> tuple[str, ...] | None:

@@ -11,11 +11,13 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any
 
 from gateway import GatewayError
 from gateway.metadata import clean_header
 from gateway.routing.expressions import (
+    MAX_CACHED,
     Expression,
     ExpressionError,
     ExpressionSyntaxError,
@@ -28,6 +30,7 @@ __all__ = [
     "Template",
     "TemplateSyntaxError",
     "TextTooLongError",
+    "compiled_template",
     "sanitise",
     "sanitise_type",
 ]
@@ -42,9 +45,16 @@ _MAX_DESTINATION = 1024
 _MAX_VALUE = 128
 """Characters that one placeholder may put into a destination."""
 
+# What nearly every value is: safe already, and without the `-` of one that was marked.
+_PLAIN = re.compile(rf"[A-Za-z0-9_]{{1,{_MAX_VALUE}}}").fullmatch
 _UNSAFE = re.compile(r"[^A-Za-z0-9_-]")
 _UNSAFE_TYPE = re.compile(r"[^A-Za-z0-9._-]")
 _BRACE = re.compile(r"\{\{|\{|\}\}")
+# A quote that is not closed takes the rest of the text.
+_QUOTED_OR_BRACE = re.compile(
+    r"""[{}]|'(?:[^'\\]|\\.)*+(?:'|\\?\Z)|"(?:[^"\\]|\\.)*+(?:"|\\?\Z)|`(?:[^`\\]|\\.)*+(?:`|\\?\Z)""",
+    re.DOTALL,
+)
 _EMPTY_TOKEN = re.compile(r"^\.|\.(?=\.)|\.$")
 # A value that looks as if it had been changed or shortened: unmarked, it could be written to
 # meet another value's token.
@@ -136,6 +146,12 @@ class Template:
         return rendered
 
 
+@lru_cache(maxsize=MAX_CACHED)
+def compiled_template(source: str) -> Template:
+    """Compile, or give what was compiled of the same source. Raises `TemplateSyntaxError`."""
+    return Template(source)
+
+
 def _verbatim(text: str) -> str:
     return text
 
@@ -146,9 +162,12 @@ def sanitise(value: str) -> str:
     A changed or shortened value gets `-` and 8 hex digits of its SHA-256, and so does one that
     looks as if it had them already.
     """
+    if _PLAIN(value):
+        return value
     return _mark(value, _UNSAFE.sub("_", value[: _MAX_VALUE + 1]))
 
 
+@lru_cache(maxsize=1024)
 def sanitise_type(value: str) -> str:
     """As `sanitise`, but the dots of an event type stay, unless one would end an empty token."""
     return _mark(value, _EMPTY_TOKEN.sub("_", _UNSAFE_TYPE.sub("_", value[: _MAX_VALUE + 1])))
@@ -222,21 +241,14 @@ def _parse(source: str) -> tuple[str | Expression, ...]:
 
 def _closing_brace(source: str, opening: int) -> int:
     """Find the brace that ends the placeholder, past JMESPath's quotes and its own braces."""
-    depth, quote, at = 0, "", opening
-    while at < len(source):
-        char = source[at]
-        if quote:
-            if char == "\\":
-                at += 1
-            elif char == quote:
-                quote = ""
-        elif char in "'\"`":
-            quote = char
-        elif char in "{}":
-            depth += 1 if char == "{" else -1
+    depth = 0
+    for part in _QUOTED_OR_BRACE.finditer(source, opening):
+        if part[0] == "{":
+            depth += 1
+        elif part[0] == "}":
+            depth -= 1
             if depth == 0:
-                return at
-        at += 1
+                return part.start()
     raise TemplateSyntaxError(source, "`{` is not closed; for a literal brace write `{{`", opening)
 
 

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
+import jmespath
 import pytest
 
+from gateway.app import draw, load_contents
 from gateway.routing.compile import (
     Fault,
     TableError,
@@ -91,3 +96,35 @@ def test_routes_and_targets_keep_their_order_and_settings() -> None:
     assert (nats.key, nats.payload) == (None, "data")
     assert nats.redact == (("data", "private_metadata"),)
     assert compiled.kinds == {"events": "kafka", "bus": "nats"}
+
+
+def test_each_expression_is_parsed_once_while_a_config_is_loaded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    parse, parsed = jmespath.compile, list[str]()
+
+    def count(text: str) -> Any:
+        parsed.append(text)
+        return parse(text)
+
+    monkeypatch.setattr(jmespath, "compile", count)
+    routes = [
+        route(
+            target("bus", f"once.{at}.{{data.once{at}}}"),
+            target("events", "once.{type}", key=f"{{data.key{at} || data.id}}"),
+            name=f"r{at}",
+            when=f"data.once == 'n{at}'",
+        )
+        for at in range(300)
+    ]
+    document = {
+        "sources": {"clerk": {"secrets": [SECRET]}},
+        "brokers": {
+            "events": {"kind": "kafka", "servers": ["localhost:9092"]},
+            "bus": {"kind": "nats", "servers": ["nats://localhost:4222"]},
+        },
+        "routes": routes,
+    }
+    table = draw(load_contents("config.yaml", json.dumps(document), {}, {})).table
+    assert len(table.routes) == 300
+    assert len(parsed) == len(set(parsed)) >= 900
