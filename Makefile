@@ -74,6 +74,10 @@ bench: venv-test ## Measure: bench/run.py
 bench-ledger: venv-test ## Measure what the ledger costs an event: bench/ledger.py
 	@$(BIN)/python -m bench.ledger $(ARGS)
 
+.PHONY: bench-routes
+bench-routes: venv-test ## Measure what the number of routes costs: bench/routes.py; fail if not flat
+	@$(BIN)/python -m bench.routes $(ARGS)
+
 .PHONY: abuse
 abuse: venv-test ## Measure what abuse costs others: bench/abuse.py; fail above twice the calm latency
 	@$(BIN)/python -m bench.abuse $(ARGS)

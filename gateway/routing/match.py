@@ -13,19 +13,20 @@ class Pattern:
     `prefix.*` takes every type that begins with `prefix.`, whatever follows.
     """
 
-    __slots__ = ("_all", "_exact", "_prefixes", "texts")
+    __slots__ = ("exact", "prefixes", "takes_all", "texts")
 
     def __init__(self, patterns: Sequence[str]) -> None:
         """Take valid patterns; the config's rules have refused others."""
         self.texts = tuple(patterns)
         """The patterns as they are written."""
-        self._all = "*" in patterns
-        self._exact = frozenset(p for p in patterns if not p.endswith("*"))
-        self._prefixes = tuple(p[:-1] for p in patterns if p.endswith(".*"))
+        self.takes_all = "*" in patterns
+        self.exact = frozenset(p for p in patterns if not p.endswith("*"))
+        self.prefixes = tuple(p[:-1] for p in patterns if p.endswith(".*"))
+        """Each with its dot."""
 
     def matches(self, event_type: str) -> bool:
         """Tell whether the type is one of these."""
-        return self._all or event_type in self._exact or event_type.startswith(self._prefixes)
+        return self.takes_all or event_type in self.exact or event_type.startswith(self.prefixes)
 
     def matching(self, event_type: str) -> str | None:
         """Give the first pattern that takes the type, as it is written."""

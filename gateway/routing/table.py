@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from functools import lru_cache
+from itertools import chain
 from typing import Any, Literal
 
 import msgspec
@@ -22,6 +23,7 @@ from gateway.metadata import (
     structured_headers,
 )
 from gateway.routing.expressions import Expression, ExpressionError, is_true
+from gateway.routing.index import PatternIndex
 from gateway.routing.match import Pattern
 from gateway.routing.payload import Payload, RedactPath, render_payload
 from gateway.routing.routable import Routable
@@ -37,7 +39,9 @@ HEADROOM = 8 * 1024
 _OVER = f"key and headers are over {HEADROOM} bytes"
 _MAX_DESTINATION: dict[Kind, int] = {"kafka": 249, "nats": 1024}
 _MAX_CACHED = 4096
-_NOTHING: Mapping[str, Any] = {}
+"""Pairs of source and type whose candidates are remembered."""
+_MAX_CACHED_ROUTES = 65_536
+"""Candidates that they have together: with a thousand routes for `*` every type has as many."""
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -96,7 +100,15 @@ true. Targets that resolve to the same record have the same assignment."""
 class Table:
     """All routes, in file order."""
 
-    __slots__ = ("_cache", "_own_subject", "_reserved", "kinds", "routes")
+    __slots__ = (
+        "_cache",
+        "_cached_routes",
+        "_index",
+        "_own_subject",
+        "_reserved",
+        "kinds",
+        "routes",
+    )
 
     def __init__(
         self,
@@ -122,18 +134,26 @@ class Table:
             if target.destination.is_literal
         }
         self._reserved = reserved | literal
+        self._index = PatternIndex((route.events, route.sources) for route in routes)
         # Candidates by (source, type). Types are signed, so only a sender with the secret could
-        # fill it; the bound keeps even that harmless.
+        # fill it; the bounds keep even that harmless.
         self._cache: dict[tuple[str, str], tuple[Route, ...]] = {}
+        self._cached_routes = 0
 
     def candidates(self, source: str, event_type: str) -> tuple[Route, ...]:
         """Give the routes whose source, `events` and `exclude` fit, in file order."""
         found = self._cache.get((source, event_type))
-        if found is None:
-            found = tuple(route for route in self.routes if route.takes(source, event_type))
-            if len(self._cache) >= _MAX_CACHED:
-                self._cache.clear()
-            self._cache[source, event_type] = found
+        return self._find(source, event_type) if found is None else found
+
+    def _find(self, source: str, event_type: str) -> tuple[Route, ...]:
+        """Look up the candidates, and remember them."""
+        fitting = [self.routes[at] for at in self._index.find(source, event_type)]
+        found = tuple(route for route in fitting if not route.exclude.matches(event_type))
+        self._cached_routes += len(found)
+        if len(self._cache) >= _MAX_CACHED or self._cached_routes > _MAX_CACHED_ROUTES:
+            self._cache.clear()
+            self._cached_routes = len(found)
+        self._cache[source, event_type] = found
         return found
 
     def plan(self, event: Routable) -> Plan:
@@ -143,11 +163,7 @@ class Table:
         """
         found: _Found = {}
         refusals: list[Refusal] = []
-        if event.type is not None:
-            for route in self.candidates(event.source, event.type):
-                outcomes = self._outcomes(route, event)
-                if outcomes is not None:
-                    _gather(route, outcomes, found, refusals)
+        self._resolve(event, found, refusals)
         assignments = []
         for rendering, (order, routes) in found.items():
             built = _build(rendering, routes, order, event)
@@ -159,12 +175,8 @@ class Table:
 
     def trace(self, event: Routable) -> Trace:
         """Tell what becomes of each target of each candidate, for who explains a plan."""
-        candidates = () if event.type is None else self.candidates(event.source, event.type)
-        resolved = [(route, self._outcomes(route, event)) for route in candidates]
         found: _Found = {}
-        for route, outcomes in resolved:
-            if outcomes is not None:
-                _gather(route, outcomes, found, [])
+        resolved = self._resolve(event, found, [])
         built = {
             rendering: _build(rendering, routes, order, event)
             for rendering, (order, routes) in found.items()
@@ -179,15 +191,39 @@ class Table:
             for route, outcomes in resolved
         )
 
-    def _outcomes(self, route: Route, event: Routable) -> tuple[_Outcome, ...] | None:
-        scope = scope_of(event, route.name) if route.reads_event else _NOTHING
+    def _resolve(
+        self, event: Routable, found: _Found, refusals: list[Refusal]
+    ) -> list[tuple[Route, list[_Outcome] | None]]:
+        """Give what becomes of each candidate's targets, None where its condition is not true.
+
+        Adds each rendering to `found`, where equal ones become one, and each refusal to `refusals`.
+        """
+        if event.type is None:
+            return []
+        candidates = self.candidates(event.source, event.type)
+        # One for all: nothing that an expression gives is kept but texts.
+        scope: dict[str, Any] = {}
+        resolved: list[tuple[Route, list[_Outcome] | None]] = []
+        for route in candidates:
+            if route.reads_event:
+                scope = scope or scope_of(event, "")
+                scope["route"] = route.name
+            outcomes = self._outcomes(route, event, scope)
+            resolved.append((route, outcomes))
+            if outcomes is not None:
+                _gather(route, outcomes, found, refusals)
+        return resolved
+
+    def _outcomes(
+        self, route: Route, event: Routable, scope: Mapping[str, Any]
+    ) -> list[_Outcome] | None:
         try:
             if route.when is not None and not is_true(route.when.evaluate(scope)):
                 return None
         except ExpressionError as error:
             why = str(error)
-            return tuple(_refusal(route, target, "expression", why) for target in route.targets)
-        return tuple([self._outcome(route, target, event, scope) for target in route.targets])
+            return [_refusal(route, target, "expression", why) for target in route.targets]
+        return [self._outcome(route, target, event, scope) for target in route.targets]
 
     def _outcome(
         self, route: Route, target: Target, event: Routable, scope: Mapping[str, Any]
@@ -198,7 +234,9 @@ class Table:
             return _refusal(route, target, "expression", str(error))
         except TextTooLongError:
             return _too_large((route.name,), target.broker, _destination(target, scope), _OVER)
-        fault = None if target.destination.is_literal else self._fault(target, rendering)
+        if target.destination.is_literal:
+            return rendering
+        fault = self._fault(target, rendering)
         return rendering if fault is None else _refusal(route, target, "destination", fault)
 
     def _fault(self, target: Target, rendering: _Rendering) -> str | None:
@@ -214,17 +252,17 @@ class Table:
         return None
 
 
-def _gather(
-    route: Route, outcomes: tuple[_Outcome, ...], found: _Found, refusals: list[Refusal]
-) -> None:
+def _gather(route: Route, outcomes: list[_Outcome], found: _Found, refusals: list[Refusal]) -> None:
     """Add what becomes of one route's targets; equal renderings become one."""
-    for target, outcome in zip(route.targets, outcomes, strict=True):
+    for at, outcome in enumerate(outcomes):
         if isinstance(outcome, Refusal):
             refusals.append(outcome)
             continue
-        order, routes = found.get(outcome, (_order(target), ()))
-        if route.name not in routes:
-            found[outcome] = (order, (*routes, route.name))
+        known = found.get(outcome)
+        if known is None:
+            found[outcome] = (_order(route.targets[at]), (route.name,))
+        elif route.name not in known[1]:
+            found[outcome] = (known[0], (*known[1], route.name))
 
 
 def scope_of(event: Routable, route: str) -> dict[str, Any]:
@@ -272,7 +310,7 @@ def _build(
     rendering: _Rendering, routes: tuple[str, ...], order: str, event: Routable
 ) -> Assignment | Refusal:
     headers = _headers(rendering, event.metadata, ",".join(routes))
-    if _bytes(rendering.key + "".join(map("".join, headers))) > HEADROOM:
+    if _bytes(rendering.key + "".join(chain.from_iterable(headers))) > HEADROOM:
         return _too_large(routes, rendering.broker, rendering.destination, _OVER)
     try:
         value = render_payload(event, rendering.payload, rendering.redact, rendering.key)
