@@ -11,7 +11,7 @@ import msgspec
 from gateway.brokers.base import Headers, Message
 from gateway.delivery.plan import Assignment, Refusal
 from gateway.routing.explain import Explanation
-from gateway.routing.table import Kind
+from gateway.routing.table import Kind, Target
 
 __all__ = ["Outcome", "Sent", "outcomes_of"]
 
@@ -26,8 +26,8 @@ class Outcome(msgspec.Struct, frozen=True, dict=True):
     kind: Kind
     targets: tuple[tuple[str, int], ...]
     """Each as its route's name, and its number in the route from 0."""
-    templates: tuple[str, ...]
-    """Their topics or subjects as the config has them."""
+    ends: tuple[Target, ...]
+    """The same targets, compiled."""
     headers: Headers
     """As the broker gets them; none of a refusal."""
 
@@ -45,8 +45,10 @@ class Outcome(msgspec.Struct, frozen=True, dict=True):
 
     def is_at(self, destination: str) -> bool:
         """Tell whether this is the topic or subject; a refusal may be called by its template."""
+        if destination == self.destination:
+            return True
         refused = isinstance(self.result, Refusal)
-        return destination == self.destination or (refused and destination in self.templates)
+        return refused and any(destination == end.destination.source for end in self.ends)
 
     @cached_property
     def value(self) -> Any:
@@ -66,7 +68,7 @@ def outcomes_of(explanation: Explanation, sent: Sent) -> tuple[Outcome, ...]:
             found[id(end.result)] = msgspec.structs.replace(
                 known,
                 targets=(*known.targets, (told.route.name, end.at)),
-                templates=(*known.templates, end.target.destination.source),
+                ends=(*known.ends, end.target),
             )
     return tuple(found.values())
 

@@ -121,7 +121,7 @@ def _failures(
     """Tell what is wrong in the order of the file, then what was not expected."""
     left = [one for one in range(len(test.expect)) if one not in matched]
     others = [at for at in range(len(outcomes)) if at not in matched.values()]
-    near = nearest(left, others, lambda a, b: _distance(test.expect[a], outcomes[b], setting.table))
+    near = _nearest(test, left, outcomes, others, setting.table)
     for one in left:
         expectation, line = test.expect[one], test.expect_lines[one]
         if one in near:
@@ -136,18 +136,29 @@ def _failures(
                 yield Unexpected(outcomes[at])
 
 
-def _distance(expectation: Expectation, outcome: Outcome, table: Table) -> int | None:
+def _nearest(
+    test: RoutingTest,
+    left: Sequence[int],
+    outcomes: Sequence[Outcome],
+    others: Sequence[int],
+    table: Table,
+) -> dict[int, int]:
+    """Pair expectations and outcomes that should be told of as one record that differs."""
+    known = {one: _is_known(test.expect[one], table) for one in left}
+    return nearest(left, others, lambda a, b: _distance(test.expect[a], outcomes[b], known[a]))
+
+
+def _distance(expectation: Expectation, outcome: Outcome, known: bool) -> int | None:
     """Say how far apart two are; None where they should not be told of as one record.
 
     They are one where a target of the outcome could have published what is expected, or where
-    none of the table could: then the expectation has a slip of the pen.
+    none of the table could (it is not `known`): then the expectation has a slip of the pen.
     """
     place, wanted = expectation.place
     if place != outcome.place:
         return None
-    routes = {route.name: route.targets for route in table.routes}
-    its_own = any(could_publish(routes[name][at], expectation) for name, at in outcome.targets)
-    if not its_own and not outcome.is_at(wanted) and _is_known(expectation, table):
+    its_own = any(could_publish(target, expectation) for target in outcome.ends)
+    if known and not its_own and not outcome.is_at(wanted):
         return None
     return len(differences(expectation, outcome)) + 100 * (not outcome.is_at(wanted))
 
