@@ -23,6 +23,8 @@ NOW: Final = 1_767_225_600
 """Unix seconds of every test's clock, so that a test is the same on every day: 2026-01-01 00:00."""
 MAX_FILE: Final = 1024 * 1024
 """Bytes of an event's file."""
+MAX_TOTAL: Final = 64 * 1024 * 1024
+"""Bytes of all events that are made for a tests file."""
 
 
 class _FileError(GatewayError):
@@ -36,42 +38,34 @@ class Bodies:
         """Take what the names of files are relative to."""
         self._directory = directory
         self._files: dict[str, bytes] = {}
+        self._made: dict[DocumentPath, bytes] = {}
+        self._left = MAX_TOTAL
 
-    def make(self, case: Case) -> bytes:
-        """Give the body of a test for which `faults` finds nothing."""
-        return self._changed(case)[0]
+    def at(self, path: DocumentPath) -> bytes:
+        """Give the body of the test at `path` of its file, for which `make` has found no fault."""
+        return self._made[path]
 
-    def faults(self, path: DocumentPath, case: Case) -> Iterator[Finding]:
-        """Say why a test, which is at `path` of its file, has no event."""
+    def make(self, path: DocumentPath, case: Case) -> Iterator[Finding]:
+        """Make the body of the test at `path`, and say what keeps it from being made."""
+        failed: list[Finding] = []
         try:
-            _, failed = self._changed(case)
-        except _FileError as fault:
-            yield Finding((*path, "file"), f"file: {fault}")
-            return
+            if case.file is not None and not case.set and not case.unset:
+                self._made[path] = self._read(case.file)
+                return
+            event = self._event(case)
+            failed += _change(event, path, case)
+            body = msgspec.json.encode(event)
+        except _FileError as error:
+            failed.append(Finding((*path, "file"), f"file: {error}"))
         except (RecursionError, UnicodeEncodeError, SampleError):
-            yield Finding(path, "the event is nested too deep, or is not UTF-8 text")
-            return
-        for where, error in failed:
-            yield Finding((*path, *where), f"{where[0]}: {error.problem}")
-
-    def _changed(self, case: Case) -> tuple[bytes, list[tuple[DocumentPath, SampleError]]]:
-        """Give the body, and where in the test each change stands that cannot be made."""
-        if case.file is not None and not case.set and not case.unset:
-            return self._read(case.file), []
-        event = self._event(case)
-        failed: list[tuple[DocumentPath, SampleError]] = []
-        for dotted, value in case.set.items():
-            try:
-                # Two places of the file may share a value through an alias.
-                assign(event, dotted, deepcopy(value))
-            except SampleError as error:
-                failed.append((("set", dotted), error))
-        for at, dotted in enumerate(case.unset):
-            try:
-                remove(event, dotted)
-            except SampleError as error:
-                failed.append((("unset", at), error))
-        return msgspec.json.encode(event), failed
+            failed.append(Finding(path, "the event is nested too deep, or is not UTF-8 text"))
+        else:
+            self._made[path] = body
+            self._left -= len(body)
+            if self._left < 0:
+                message = f"the events of all tests are larger than {MAX_TOTAL // 1024**2} MiB"
+                failed.append(Finding(path, message))
+        yield from failed
 
     def _event(self, case: Case) -> dict[str, Any]:
         if case.event is not None:
@@ -88,6 +82,21 @@ class Bodies:
         if content is None:
             content = self._files[name] = _content(self._directory / name)
         return content
+
+
+def _change(event: dict[str, Any], path: DocumentPath, case: Case) -> Iterator[Finding]:
+    """Carry out `set` and `unset`, and say which of their entries cannot be."""
+    for dotted, value in case.set.items():
+        try:
+            # Two places of the file may share a value through an alias.
+            assign(event, dotted, deepcopy(value))
+        except SampleError as error:
+            yield Finding((*path, "set", dotted), f"set: {error.problem}")
+    for at, dotted in enumerate(case.unset):
+        try:
+            remove(event, dotted)
+        except SampleError as error:
+            yield Finding((*path, "unset", at), f"unset: {error.problem}")
 
 
 def _content(path: Path) -> bytes:

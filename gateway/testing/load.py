@@ -65,7 +65,7 @@ def _load(path: str, setting: Setting) -> Suite:
     bodies = Bodies(Path(path).parent)
 
     def rules(file: TestsFile, view: View) -> Iterator[Finding]:
-        return check(file, view, setting, bodies.faults)
+        return check(file, view, setting, bodies.make)
 
     file, problems = examine(TestsFile, document, view, rules, stand_ins=STAND_INS)
     if file is None or any(problem.severity == "error" for problem in problems):
@@ -76,7 +76,7 @@ def _load(path: str, setting: Setting) -> Suite:
             line=view.positions.value(("tests", at)).line,
             source=setting.source_of(case) or "",
             svix_id=case.id,
-            body=bodies.make(case),
+            body=bodies.at(("tests", at)),
             expect=case.expect,
             expect_lines=tuple(
                 view.positions.value(("tests", at, "expect", number)).line

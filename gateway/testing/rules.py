@@ -17,7 +17,7 @@ from gateway.testing.outcomes import Sent
 
 __all__ = ["Setting", "check"]
 
-EventFaults = Callable[[DocumentPath, Case], Iterator[Finding]]
+MakeEvent = Callable[[DocumentPath, Case], Iterator[Finding]]
 
 
 class Setting(msgspec.Struct, frozen=True):
@@ -49,9 +49,9 @@ class Setting(msgspec.Struct, frozen=True):
 
 
 def check(
-    file: TestsFile, view: View, setting: Setting, event_faults: EventFaults
+    file: TestsFile, view: View, setting: Setting, make_event: MakeEvent
 ) -> Iterator[Finding]:
-    """Yield what is wrong or doubtful; `event_faults` tells why a test has no event."""
+    """Yield what is wrong or doubtful; `make_event` makes a test's event, or says why not."""
     if not file.tests:
         yield Finding(("tests",), "tests: none; add at least one")
     first: dict[str, int] = {}
@@ -63,7 +63,7 @@ def check(
             where = view.where(("tests", other, "name"))
             message = f"name: another test is called {view.show(name, case.name)} ({where})"
             yield Finding(name, f"{message}; give each its own", uses=(("tests", other, "name"),))
-        yield from _event(path, case, view, setting, event_faults)
+        yield from _event(path, case, view, setting, make_event)
         yield from _source(path, case, view, setting)
         if not case.exhaustive and not case.expect:
             message = "exhaustive: false with nothing expected cannot fail; remove it"
@@ -74,14 +74,14 @@ def check(
 
 
 def _event(
-    path: DocumentPath, case: Case, view: View, setting: Setting, event_faults: EventFaults
+    path: DocumentPath, case: Case, view: View, setting: Setting, make_event: MakeEvent
 ) -> Iterator[Finding]:
     given = [name for name in ("event", "file", "body") if getattr(case, name) is not None]
     if len(given) != 1:
         message = "a test has one event: write event, file or body"
         yield Finding((*path, *(given[1:2] or ("event",))), message, uses=_paths(path, given))
         return
-    yield from event_faults(path, case)
+    yield from make_event(path, case)
     if case.event is None or setting.source_of(case) not in setting.clerk:
         return
     here = (*path, "event")
