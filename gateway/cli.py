@@ -14,6 +14,7 @@ from gateway import GatewayError, __version__
 from gateway.brokers.base import BrokerError
 from gateway.commands.check import check_command
 from gateway.commands.dev import dev_command
+from gateway.commands.explain import explain_command
 from gateway.commands.inbox import inbox_command
 from gateway.commands.send import send_command
 from gateway.commands.serve import serve_command
@@ -33,6 +34,7 @@ for _command in (
     dev_command,
     serve_command,
     check_command,
+    explain_command,
     test_command,
     send_command,
     tail_command,

@@ -31,7 +31,14 @@ from pydantic import SecretBytes, SecretStr
 
 from gateway import GatewayError
 
-__all__ = ["Proof", "SecretError", "SignatureError", "Verifier", "decode_secret"]
+__all__ = [
+    "Proof",
+    "SecretError",
+    "SignatureError",
+    "Verifier",
+    "decode_secret",
+    "is_message_id",
+]
 
 _SLOTS = {
     b"svix-id": 0,
@@ -75,6 +82,11 @@ class SecretError(GatewayError):
         super().__init__(
             f"the signing secret {problem}; copy it from the endpoint's page: whsec_ and base64"
         )
+
+
+def is_message_id(value: bytes) -> bool:
+    """Tell whether a sender may use this as `svix-id`."""
+    return _ID(value) is not None
 
 
 class Proof(msgspec.Struct, frozen=True, gc=False):

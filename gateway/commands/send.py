@@ -12,16 +12,15 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
 import click
 from pydantic import SecretStr
 
 from gateway import GatewayError
-from gateway.clerk.catalogue import ALSO_SEEN, CATALOGUE, did_you_mean
 from gateway.clerk.samples import sample
 from gateway.commands.answers import Answer, answer_line, plain
+from gateway.commands.sample_options import note_type, set_option
 
 if TYPE_CHECKING:
     from gateway.commands.posting import Poster
@@ -219,33 +218,11 @@ def _wrap(_ctx: click.Context, _param: click.Parameter, value: str | None) -> Se
     return None if value is None else SecretStr(value)
 
 
-def _pairs(
-    _ctx: click.Context, _param: click.Parameter, values: tuple[str, ...]
-) -> Mapping[str, str]:
-    pairs = {}
-    for value in values:
-        path, equals, text = value.partition("=")
-        if not equals:
-            raise click.BadParameter(f"{value!r} is not PATH=VALUE, such as data.id=user_1")
-        pairs[path] = text
-    return MappingProxyType(pairs)
-
-
 def _number(_ctx: click.Context, _param: click.Parameter, rate: float | None) -> float | None:
     # No range catches it: not-a-number is neither below nor above any bound.
     if rate is not None and math.isnan(rate):
         raise click.BadParameter("nan is not a number of messages a second")
     return rate
-
-
-def _note(event_type: str) -> None:
-    """Say so when the type is none of the catalogue's: it is sent all the same."""
-    if event_type in CATALOGUE:
-        return
-    known = "has no published schema" if event_type in ALSO_SEEN else "is not in Clerk's catalogue"
-    close = did_you_mean(event_type)
-    hint = f" Did you mean {close}?" if close else ""
-    click.echo(f"note: {event_type} {known}; sending a plain event.{hint}", err=True)
 
 
 @click.command("send")
@@ -267,15 +244,7 @@ def _note(event_type: str) -> None:
     metavar="PER_SECOND",
     help="Send at this pace and do not wait for answers. Without it: one after the other.",
 )
-@click.option(
-    "--set",
-    "overrides",
-    multiple=True,
-    callback=_pairs,
-    metavar="PATH=VALUE",
-    help="Change the sample: --set data.id=user_1 --set data.public_metadata.tier=pro. "
-    "A value that is JSON is taken as JSON.",
-)
+@set_option
 @click.option("--forge", is_flag=True, help="Spoil the signature; a 401 is then the right answer.")
 @click.pass_context
 def send_command(ctx: click.Context, /, secret: SecretStr | None, **given: Any) -> None:
@@ -288,7 +257,7 @@ def send_command(ctx: click.Context, /, secret: SecretStr | None, **given: Any) 
     """
     found, found_in = _secret(secret)
     options = SendOptions(secret=found, found_in=found_in, **given)
-    _note(options.event_type)
+    note_type(options.event_type)
     try:
         code = asyncio.run(send(options, sys.stdout, sys.stderr))
     except GatewayError as error:

@@ -88,6 +88,8 @@ def commands() -> list[tuple[str, list[str]]]:
                 if match and (block.language == "sh" or line.startswith("$ ")):
                     found.append((f"{block}: {part}", shlex.split(match[1], comments=True)))
     for page, text in PAGES.items():
-        inlines = re.findall(r"`gateway ((?:dev|serve|check|test|send|tail|inbox)\b[^`]*)`", text)
+        inlines = re.findall(
+            r"`gateway ((?:dev|serve|check|explain|test|send|tail|inbox)\b[^`]*)`", text
+        )
         found += [(f"{page}: {inline}", [*shlex.split(inline), PART]) for inline in inlines]
     return found

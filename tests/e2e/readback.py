@@ -74,6 +74,8 @@ async def stream_messages(url: str, stream: str, **login: Any) -> list[Stored]:
     async with nats_client(url, **login) as client:
         manager = client.jetstream()
         state = (await manager.stream_info(stream)).state
+        if not state.messages:
+            return []
         return [
             _stored(await manager.get_msg(stream, seq))
             for seq in range(state.first_seq, state.last_seq + 1)

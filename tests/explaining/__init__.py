@@ -1,0 +1,1 @@
+"""Random tables and events, and what the pages say becomes of them."""
