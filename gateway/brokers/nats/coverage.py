@@ -36,9 +36,9 @@ def coverage(need: Need, streams: Streams) -> list[Finding]:
         return _by_prefix(need, streams)
     forms = need.expected if need.templated else (need.destination,)
     there = _taken(forms, streams.there)
-    rest = [form for form in forms if form not in _of(there)]
+    rest = _without(forms, there)
     planned = _taken(rest, streams.planned)
-    rest = [form for form in rest if form not in _of(planned)]
+    rest = _without(rest, planned)
     partly = {form: found for form in rest if (found := _parts(form, streams.there))}
     missing = [form for form in rest if form not in partly]
     findings = [_ok(need, name, taken, forms) for name, taken in there.items()]
@@ -82,8 +82,9 @@ def _taken(forms: Iterable[str], streams: Subjects) -> dict[str, list[str]]:
     return taken
 
 
-def _of(taken: Mapping[str, Iterable[str]]) -> set[str]:
-    return {form for forms in taken.values() for form in forms}
+def _without(forms: Iterable[str], taken: Mapping[str, Iterable[str]]) -> list[str]:
+    done = {form for own in taken.values() for form in own}
+    return [form for form in forms if form not in done]
 
 
 def _parts(form: str, streams: Subjects) -> dict[str, list[str]]:
