@@ -1,26 +1,28 @@
 """The broker clients of one process, and how a changed one takes over from its predecessor.
 
-A client whose settings did not change is not touched. A successor connects while its predecessor
-serves, and takes over when it is up, or when the predecessor no longer is. So a new password that
-the broker does not know yet costs nothing while the old connection lasts. Where the successor
-leads to another place, its predecessor serves for a bounded time only. A predecessor is kept for
-as long as a request may still use it, then finishes what is in flight, and closes.
+A client whose settings did not change is not touched. New ones connect while all is served as
+before, for a bounded time; then the change is made in one step. So a request finds either all of
+what was before, or all of what is new, and connected. What is not up by then serves all the same,
+unless its predecessor leads to the same place: that one serves on until its successor is up, or
+until it is no longer up itself. So a new password that the broker does not know yet costs nothing
+while the old connection lasts. A predecessor is kept for as long as a request may still use it,
+then finishes what is in flight, and closes.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from gateway.brokers.base import Broker, BrokerOptionsError, State, StateListener
+from gateway.brokers.base import Broker, State, StateListener
 
 __all__ = ["Clients", "Recipe"]
 
-_MOVE_WITHIN = 5.0
-"""Seconds that a predecessor serves on after its successor was told to go to another place."""
+_CONNECT_WITHIN = 5.0
+"""Seconds that a change waits for its new clients to be up."""
 _FINISH_WITHIN = 30.0
 """Seconds that a predecessor has for what is in flight."""
 _CLOSE_MARGIN = 2.0
@@ -72,6 +74,7 @@ class Clients:
         self._on_takeover = on_takeover
         self._linger = linger
         self._serving = {name: _Client(recipe, on_state) for name, recipe in recipes.items()}
+        self._joining: Mapping[str, _Client] = {}
         self._successors: dict[str, tuple[_Client, asyncio.Task[None]]] = {}
         self._leaving: dict[asyncio.Task[None], _Client] = {}
         self._closing = asyncio.Event()
@@ -82,8 +85,8 @@ class Clients:
 
     @property
     def replacing(self) -> tuple[str, ...]:
-        """The names whose successor is not up yet."""
-        return tuple(sorted(self._successors))
+        """The names whose new client is not up yet."""
+        return tuple(sorted(self._joining.keys() | self._successors.keys()))
 
     def in_flight(self) -> Mapping[str, tuple[int, int]]:
         """Records and bytes in flight by name, those of predecessors included."""
@@ -103,22 +106,26 @@ class Clients:
             await client.broker.start()
 
     async def change(self, recipes: Mapping[str, Recipe]) -> None:
-        """Make the clients be what `recipes` say.
+        """Make the clients be what `recipes` say, once those that are new are up.
 
-        Raises `BrokerOptionsError`, and then nothing has changed.
+        That is waited for, five seconds at the most; until then all stays as it was. Raises
+        `BrokerOptionsError`, and then, or where it is cancelled, nothing has changed. One change
+        at a time.
         """
         made = {
             name: _Client(recipe, self._on_state)
             for name, recipe in recipes.items()
             if recipe not in self._recipes_of(name)
         }
+        self._joining = made
         try:
-            for client in made.values():
-                await client.broker.start()
-        except BrokerOptionsError:
+            await _connect(made.values())
+        except BaseException:
             for client in made.values():
                 await client.broker.close(0)
             raise
+        finally:
+            self._joining = {}
         # From here to the end nothing fails and nothing waits: it is one step for the event loop.
         for name in (*self._successors,):
             if name in made or self._serving[name].recipe == recipes.get(name):
@@ -127,11 +134,7 @@ class Clients:
             self._dismiss(name)
             self._leave(self._serving.pop(name), self._linger)
         for name, client in made.items():
-            if name in self._serving:
-                task = asyncio.create_task(self._await_takeover(name, client))
-                self._successors[name] = client, task
-            else:
-                self._enter(name, client)
+            self._succeed(name, client)
         self._publish()
 
     async def close(self, timeout: float) -> None:
@@ -154,16 +157,25 @@ class Clients:
         found += [self._successors[name][0]] if name in self._successors else []
         return [client.recipe for client in found]
 
+    def _succeed(self, name: str, client: _Client) -> None:
+        """Let a new client serve, or wait for its turn where its predecessor can serve on."""
+        predecessor = self._serving.get(name)
+        if predecessor is not None:
+            is_same_place = predecessor.recipe.place == client.recipe.place
+            if is_same_place and _waits(predecessor.broker, client.broker):
+                task = asyncio.create_task(self._await_takeover(name, client))
+                self._successors[name] = client, task
+                return
+            self._leave(predecessor, self._linger)
+        self._enter(name, client)
+
     async def _await_takeover(self, name: str, successor: _Client) -> None:
         predecessor = self._serving[name]
         changed = asyncio.Event()
         predecessor.watched = successor.watched = changed.set
-        moves = predecessor.recipe.place != successor.recipe.place
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_MOVE_WITHIN if moves else None):
-                while _waits(predecessor.broker, successor.broker):
-                    changed.clear()
-                    await changed.wait()
+        while _waits(predecessor.broker, successor.broker):
+            changed.clear()
+            await changed.wait()
         del self._successors[name]
         self._leave(predecessor, self._linger)
         self._enter(name, successor)
@@ -196,6 +208,19 @@ class Clients:
 
     def _publish(self) -> None:
         self.brokers = {name: client.broker for name, client in self._serving.items()}
+
+
+async def _connect(clients: Collection[_Client]) -> None:
+    """Start them, and wait until all are up, for a bounded time. Raises `BrokerOptionsError`."""
+    changed = asyncio.Event()
+    for client in clients:
+        client.watched = changed.set
+        await client.broker.start()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_CONNECT_WITHIN):
+            while any(client.broker.state is not State.UP for client in clients):
+                changed.clear()
+                await changed.wait()
 
 
 def _waits(predecessor: Broker, successor: Broker) -> bool:
