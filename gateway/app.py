@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from litestar import Litestar
@@ -67,7 +68,6 @@ __all__ = [
     "load",
     "load_contents",
     "make_broker",
-    "prove_options",
     "recipes",
     "sent_headers",
 ]
@@ -80,13 +80,15 @@ _EXPIRED_PER_TICK = 1000
 """Entries of the ledger that a tick clears away while no events come; about a millisecond."""
 
 
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Blueprint:
     """A config that is proven to be runnable: routing compiled, nothing connected."""
 
-    def __init__(self, loaded: LoadedConfig, table: Table, endpoints: dict[str, Endpoint]) -> None:
-        self.loaded = loaded
-        self.table = table
-        self.endpoints = endpoints
+    loaded: LoadedConfig
+    table: Table
+    endpoints: dict[str, Endpoint]
+    generation: int = 1
+    """The how-many-th config of its process tree this is, from 1."""
 
     @property
     def config(self) -> GatewayConfig:
@@ -119,16 +121,24 @@ def load(
 
 
 def load_contents(
-    name: str, text: str | SecretStr, files: Mapping[str, FileContent], env: Mapping[str, str]
+    name: str,
+    text: str | SecretStr,
+    files: Mapping[str, FileContent],
+    env: Mapping[str, str],
+    *,
+    stand_in: bool = False,
 ) -> LoadedConfig:
     """As `load`, of a config file and of files that were read before: no disk is read.
 
     `name` stands for the text in messages. Raises `ConfigError`.
     """
-    return load_config_text(text, name, env, checks=(find_faults,), read=reader_of(files))
+    read, checks = reader_of(files), (find_faults,)
+    return load_config_text(
+        text, name, env, allow_missing_servers=stand_in, checks=checks, read=read
+    )
 
 
-def draw(loaded: LoadedConfig) -> Blueprint:
+def draw(loaded: LoadedConfig, generation: int = 1) -> Blueprint:
     """Compile a loaded config. Raises `TableError` for one that `load` has not checked."""
     faults: list[Fault] = []
     endpoints = {
@@ -137,7 +147,7 @@ def draw(loaded: LoadedConfig) -> Blueprint:
     }
     if faults:
         raise TableError(tuple(faults))
-    return Blueprint(loaded, compile_table(loaded.config), endpoints)
+    return Blueprint(loaded, compile_table(loaded.config), endpoints, generation)
 
 
 class Gateway:
@@ -186,8 +196,8 @@ class Gateway:
         """Serve by another config from the next request on.
 
         Requests in flight end with what they began with. Only brokers whose settings changed get
-        a new client, and the ledger keeps what it knows. Raises `BrokerOptionsError`, and then
-        nothing has changed.
+        a new client, which is waited for: see `Clients.change`. The ledger keeps what it knows.
+        Raises `BrokerOptionsError`, and then nothing has changed.
         """
         await self._clients.change(self._recipes(blueprint))
         self._blueprint = blueprint
@@ -222,7 +232,8 @@ class Gateway:
         states = {name: broker.state for name, broker in self._clients.brokers.items()}
         writable = None if self._inbox is None else self._inbox.writable
         replacing = self._clients.replacing
-        return ProcessHealth(self._phase, states, self._routes, replacing, writable)
+        generation = self._blueprint.generation
+        return ProcessHealth(self._phase, states, self._routes, replacing, writable, generation)
 
     def _recipes(self, blueprint: Blueprint) -> dict[str, Recipe]:
         # Who stores through another process publishes nothing, and needs no client.
@@ -356,23 +367,6 @@ def _recipe(name: str, config: BrokerConfig, needs: Sequence[Need]) -> Recipe:
         place=(config.kind, config.servers),
         make=lambda on_state: make_broker(name, config, needs, on_state),
     )
-
-
-def prove_options(blueprint: Blueprint, names: Iterable[str]) -> None:
-    """Read what the settings of these brokers name, such as certificates; nothing connects.
-
-    Blocks while it reads. Raises `BrokerOptionsError`.
-    """
-    for name in names:
-        config = blueprint.config.brokers[name]
-        if config.kind == "kafka":
-            from gateway.brokers.kafka import options as kafka  # noqa: PLC0415 - as in make_broker
-
-            kafka.client_options(name, config)
-        else:
-            from gateway.brokers.nats import options as nats  # noqa: PLC0415 - as in make_broker
-
-            nats.client_options(name, config)
 
 
 def make_broker(

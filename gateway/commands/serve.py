@@ -9,7 +9,7 @@ import click
 import uvloop
 
 from gateway.commands.loading import load_blueprint
-from gateway.server.run import serve
+from gateway.server.run import Following, serve
 
 __all__ = ["serve_command"]
 
@@ -28,10 +28,18 @@ __all__ = ["serve_command"]
     show_default=True,
     help="Processes that share the port; one per core that is to be used.",
 )
-def serve_command(config: Path, workers: int) -> None:
+@click.option(
+    "--watch/--no-watch",
+    default=True,
+    show_default=True,
+    help="Follow the config, and the files that it names; without it they are read on SIGHUP only.",
+)
+def serve_command(config: Path, workers: int, *, watch: bool) -> None:
     """Receive webhooks and publish them, until SIGTERM.
 
     Faults in the config stop the start; a broker that is down does not: the gateway answers 503
-    and recovers by itself. Changed files of `${file:…}` count within seconds, on SIGHUP at once.
+    and recovers by itself. A changed config, or `${file:…}`, counts within seconds, on SIGHUP at
+    once; a bad one keeps the last good one.
     """
-    uvloop.run(serve(load_blueprint(config), workers, env=os.environ))
+    following = Following(os.environ, watch=watch)
+    uvloop.run(serve(load_blueprint(config), workers, following=following))

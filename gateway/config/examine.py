@@ -14,7 +14,7 @@ from gateway.config.problems import MAX_PROBLEMS, DocumentPath, Positions, Probl
 from gateway.config.repair import STAND_INS, Repairs, repair
 from gateway.config.validation import validate
 
-__all__ = ["PathFault", "examine", "locate"]
+__all__ = ["PathFault", "cross_check", "examine", "locate"]
 
 Root = TypeVar("Root", bound=Model)
 
@@ -71,8 +71,7 @@ def examine(
     else:
         model = result
     if model is not None:
-        found = _cross_check(model, view, rules, checks, repairs)
-        problems += _limited(found)
+        problems += cross_check(model, view, rules, checks, repairs)
     # Through an alias one place in the file can be wrong several times in the same way.
     told = (replace(one, message=without_secrets(one.message)) for one in problems)
     unique = {(problem.line, problem.col, problem.message): problem for problem in told}
@@ -87,7 +86,19 @@ def locate(positions: Positions, finding: Finding, offset: int = 0) -> Problem:
     return Problem(finding.severity, finding.path, at.line, col, finding.message)
 
 
-def _cross_check(
+def cross_check(
+    model: Root,
+    view: View,
+    rules: Rules[Root],
+    checks: Checks[Root] = (),
+    repairs: Repairs | None = None,
+) -> list[Problem]:
+    """Give what does not fit together in a model; `repairs` is where it is not what was written."""
+    found = _found(model, view, rules, checks, Repairs(()) if repairs is None else repairs)
+    return list(_limited(found))
+
+
+def _found(
     model: Root, view: View, rules: Rules[Root], checks: Checks[Root], repairs: Repairs
 ) -> Iterator[Problem]:
     for finding in rules(model, view):

@@ -59,7 +59,7 @@ def read_file(name: str) -> FileContent:
 def read_regular(name: str | os.PathLike[str], limit: int) -> bytes | None:
     """Give the first `limit` bytes of a regular file and one more; None for anything else.
 
-    Raises `OSError`, and `ValueError` for what is no file name.
+    Never waits for a writer. Raises `OSError`, and `ValueError` for what is no file name.
     """
     # Without O_NONBLOCK a pipe would wait for its writer.
     descriptor = os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
@@ -13,8 +13,8 @@ from typing import Final, Literal
 from pydantic import SecretStr
 
 from gateway.config.document import read_document
-from gateway.config.examine import PathFault, examine, locate
-from gateway.config.files import FileContent, FileReader, read_file
+from gateway.config.examine import PathFault, cross_check, examine, locate
+from gateway.config.files import FileContent, FileReader, read_file, read_regular
 from gateway.config.findings import Finding, View
 from gateway.config.interpolation import Interpolator
 from gateway.config.models import GatewayConfig
@@ -25,8 +25,11 @@ __all__ = [
     "Check",
     "LoadedConfig",
     "PathFault",
+    "check_again",
     "load_config",
     "load_config_text",
+    "named_files",
+    "read_again",
     "read_text",
     "without_frames",
 ]
@@ -51,6 +54,8 @@ class LoadedConfig:
     """The file as it was read, for a worker process to load the same. It may hold a secret."""
     files: Mapping[str, FileContent] = field(default_factory=dict)
     """What each `${file:…}` gave, by the name that stands there."""
+    checks: tuple[Check, ...] = field(default=(), repr=False)
+    """What was run beside our own checks."""
 
     def locate(
         self,
@@ -106,7 +111,7 @@ def load_config_text(
     text = SecretStr(text) if isinstance(text, str) else text
     try:
         with _uncollected():
-            return _load(text, name, Interpolator(env, read), allow_missing_servers, checks)
+            return _load(text, name, Interpolator(env, read), allow_missing_servers, tuple(checks))
     except ConfigError as error:
         told = error
     raise without_frames(told)
@@ -128,6 +133,38 @@ def _uncollected() -> Iterator[None]:
             gc.enable()
 
 
+def read_again(name: str) -> SecretStr:
+    """Read the text of a config file that may have changed, as `load_config` does.
+
+    Only a regular file is one: a pipe could keep the reader waiting for ever. Raises `ConfigError`.
+    """
+    try:
+        content = read_regular(name, MAX_FILE)
+    except (OSError, ValueError) as error:
+        raise _unreadable(name, _why(error)) from None
+    if content is None:
+        raise _unreadable(name, "is not a file")
+    return _decoded(name, content, "config")
+
+
+def named_files(text: SecretStr, env: Mapping[str, str]) -> tuple[str, ...]:
+    """Give the names in the `${file:…}` of a config's text; nothing is read.
+
+    Where the text is no YAML these are the ones that stand before the fault.
+    """
+    interpolator = Interpolator(env, lambda _: FileContent())
+    with suppress(ConfigError):
+        read_document(text.get_secret_value().removeprefix("\ufeff"), "", interpolator)
+    return tuple(interpolator.files)
+
+
+def check_again(loaded: LoadedConfig, config: GatewayConfig) -> None:
+    """Check a config of which parts are not what the file says. Raises `ConfigError`."""
+    found = cross_check(config, View(loaded.positions), check, loaded.checks)
+    if any(problem.severity == "error" for problem in found):
+        raise ConfigError(loaded.path, found)
+
+
 def without_frames(error: ConfigError) -> ConfigError:
     """Take off the frames it came from: their locals hold the file, and error reporters send them.
 
@@ -142,7 +179,7 @@ def _load(
     name: str,
     interpolator: Interpolator,
     allow_missing_servers: bool,
-    checks: Iterable[Check],
+    checks: tuple[Check, ...],
 ) -> LoadedConfig:
     content = text.get_secret_value().removeprefix("\ufeff")
     document = read_document(content, name, interpolator)
@@ -150,7 +187,9 @@ def _load(
     config, problems = examine(GatewayConfig, document, view, check, checks)
     if config is None or any(problem.severity == "error" for problem in problems):
         raise ConfigError(name, problems)
-    return LoadedConfig(name, config, tuple(problems), document.positions, text, interpolator.files)
+    return LoadedConfig(
+        name, config, tuple(problems), document.positions, text, interpolator.files, checks
+    )
 
 
 def read_text(name: str, what: str = "config") -> SecretStr:
@@ -161,10 +200,17 @@ def read_text(name: str, what: str = "config") -> SecretStr:
     try:
         with Path(name).open("rb") as file:
             content = file.read(MAX_FILE + 1)
-    except OSError as error:
-        raise _unreadable(name, f"cannot be read: {error.strerror}") from None
-    except ValueError:
-        raise _unreadable(name, "cannot be read: this is not a file name") from None
+    except (OSError, ValueError) as error:
+        raise _unreadable(name, _why(error)) from None
+    return _decoded(name, content, what)
+
+
+def _why(error: OSError | ValueError) -> str:
+    strerror = error.strerror if isinstance(error, OSError) else "this is not a file name"
+    return f"cannot be read: {strerror}"
+
+
+def _decoded(name: str, content: bytes, what: str) -> SecretStr:
     if len(content) > MAX_FILE:
         raise _unreadable(name, f"is larger than 1 MiB; this is not a {what} file")
     try:

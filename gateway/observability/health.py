@@ -10,7 +10,7 @@ import msgspec
 from gateway.brokers.base import State
 from gateway.delivery.inbox.store import Writable
 
-__all__ = ["ConfigState", "ProcessHealth", "readiness"]
+__all__ = ["CURRENT", "ConfigHealth", "ProcessHealth", "readiness"]
 
 
 class ProcessHealth(msgspec.Struct, frozen=True):
@@ -22,17 +22,31 @@ class ProcessHealth(msgspec.Struct, frozen=True):
     routes: dict[str, tuple[str, ...]]
     """The brokers each route needs, by route name."""
     replacing: tuple[str, ...] = ()
-    """Brokers whose new client is not up yet, while the one before it serves."""
+    """Brokers whose new client is not up yet, while it is served as before."""
     inbox: Writable | None = None
     """Whether the inbox takes events; None in direct mode."""
+    generation: int = 1
+    """Which config it serves by; see `Blueprint`."""
 
 
-ConfigState = Literal["current", "stale", "needs_restart"]
-"""`stale`: what the files hold now cannot be used. `needs_restart`: a part of it only then."""
+class ConfigHealth(msgspec.Struct, frozen=True):
+    """How what is served stands to what is in the files. Holds no value of a file."""
+
+    state: Literal["current", "stale", "needs_restart"]
+    """`stale`: what the files hold now cannot be used. `needs_restart`: a part of it only then."""
+    needs_restart: tuple[str, ...] = ()
+    """Sections that changed and wait for the next start."""
+    problems: int = 0
+    """How many there are where it is stale."""
+    first: str = ""
+    """Where the first one is: `file:line:col`, or the file alone; empty for what is elsewhere."""
+
+
+CURRENT = ConfigHealth("current")
 
 
 def readiness(
-    processes: Sequence[ProcessHealth], config: ConfigState = "current"
+    processes: Sequence[ProcessHealth], config: ConfigHealth = CURRENT
 ) -> tuple[int, Mapping[str, Any]]:
     """Give the HTTP status and body of `/readyz`. A stale config serves as well as before.
 
@@ -45,7 +59,7 @@ def readiness(
     broken = sorted(name for name, state in brokers.items() if state is not State.UP)
     body: dict[str, Any] = {
         "brokers": {name: str(state) for name, state in brokers.items()},
-        "config": config,
+        **_config(processes, config),
     }
     if replacing := {name for process in processes for name in process.replacing}:
         body["replacing"] = sorted(replacing)
@@ -64,6 +78,19 @@ def readiness(
     if broken:
         return 200, {"status": "degraded", "broken": broken, **body}
     return 200, {"status": "ready", **body}
+
+
+def _config(processes: Sequence[ProcessHealth], config: ConfigHealth) -> dict[str, Any]:
+    """Say what is served; the generation is the oldest one by which some process serves still."""
+    body: dict[str, Any] = {"config": config.state}
+    if processes:
+        body["generation"] = min(process.generation for process in processes)
+    if config.state == "stale":
+        place = {"first": config.first} if config.first else {}
+        body["problems"] = {"count": config.problems, **place}
+    if config.needs_restart:
+        body["needs_restart"] = list(config.needs_restart)
+    return body
 
 
 def _deliverable(process: ProcessHealth) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -218,23 +218,79 @@ class ConfigMetrics:
             "1 while what the config is read from cannot be used, and the last good one serves.",
             registry=self.registry,
         )
+        self.needs_restart = Gauge(
+            "gateway_config_needs_restart",
+            "1 while a part of what the config is read from waits for the next start.",
+            registry=self.registry,
+        )
+        self.generation = Gauge(
+            "gateway_config_generation",
+            "The config that serves: 1 is that of the start, and each reload adds one.",
+            registry=self.registry,
+        )
+        self.last_success = Gauge(
+            "gateway_config_last_reload_success_timestamp_seconds",
+            "When the config that serves was loaded, in Unix seconds.",
+            registry=self.registry,
+        )
         # There from the start, so that an increase from nothing is an increase.
         for outcome in ("applied", "refused"):
             self.reloads.labels(outcome)
 
+    def applied(self, generation: int, now: float) -> None:
+        """A config serves from `now` on, in Unix seconds."""
+        self.generation.set(generation)
+        self.last_success.set(now)
 
-def render(registry: CollectorRegistry) -> bytes:
-    """Give one process's metrics in the text exposition format."""
-    return generate_latest(registry)
+    def show(self, *, stale: bool, needs_restart: bool) -> None:
+        """Set how what is served stands to what is in the files."""
+        self.stale.set(stale)
+        self.needs_restart.set(needs_restart)
 
 
-def render_shared(directory: Path, own: CollectorRegistry) -> bytes:
-    """Give the metrics of all processes that keep theirs in `directory`, and `own`, added up."""
+def render(registry: CollectorRegistry, brokers: Collection[str] | None = None) -> bytes:
+    """Give one process's metrics in the text exposition format.
+
+    `brokers` are those that the config has now: a gauge of another one shows what was.
+    """
+    if brokers is None:
+        return generate_latest(registry)
+    present = CollectorRegistry()
+    present.register(_Present(registry, brokers))
+    return generate_latest(present)
+
+
+def render_shared(
+    directory: Path, own: CollectorRegistry, brokers: Collection[str] | None = None
+) -> bytes:
+    """Give the metrics of all processes that keep theirs in `directory`, and `own`, added up.
+
+    For `brokers` see `render`.
+    """
     shared = CollectorRegistry()
     MultiProcessCollector(shared, str(directory))  # type: ignore[no-untyped-call]  # untyped library
     registry = CollectorRegistry()
     registry.register(_Sum(shared, own))
-    return generate_latest(registry)
+    return render(registry, brokers)
+
+
+class _Present(Collector):
+    """A registry without the gauges of brokers that a reload took away.
+
+    They cannot be removed where they are: with several workers they are in files.
+    """
+
+    def __init__(self, registry: CollectorRegistry, brokers: Collection[str]) -> None:
+        self._registry = registry
+        self._brokers = brokers
+
+    def collect(self) -> Iterator[Metric]:
+        for family in self._registry.collect():
+            if family.type == "gauge" and family.name.startswith("gateway_broker_"):
+                family.samples = [
+                    one for one in family.samples if one.labels["broker"] in self._brokers
+                ]
+            yield family
 
 
 class _Sum(Collector):

@@ -1,18 +1,19 @@
-"""A changed `${file:…}` becomes a changed config: looked for, checked whole, applied or refused.
+"""A changed config file, or `${file:…}`, becomes a changed config: applied whole, or refused.
 
-Files are compared by what they hold and not by their time: a mounted secret is swapped by a
-symbolic link, others are renamed over or written in place. What changed is read until two looks
-in a row agree, so that nobody's half-written file counts.
+It is read about once a second, and on SIGHUP. What changed is read until two looks in a row agree,
+so that nobody's half-written file counts; then it is loaded and checked as at the start. What is
+refused changes nothing, and is told.
 """
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Mapping
+import time
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
+from pathlib import PurePath
 from typing import TypeVar
 
 import msgspec
@@ -20,14 +21,14 @@ import structlog
 from pydantic import SecretStr
 
 from gateway import GatewayError
-from gateway.app import Blueprint, draw, load_contents, prove_options, recipes
-from gateway.config import ConfigError, FileContent, GatewayConfig
-from gateway.config.delivery import DeliveryConfig
-from gateway.config.files import FileReader, read_file
-from gateway.observability.health import ConfigState
+from gateway.app import Blueprint, recipes
+from gateway.config import ConfigError, LoadedConfig, Problem
+from gateway.observability.health import ConfigHealth
 from gateway.observability.metrics import ConfigMetrics
+from gateway.server.contents import Contents, ContentsReader, contents_of
+from gateway.server.redraw import Load, Redrawn, inbox_broker, prove_options, redraw
 
-__all__ = ["Redrawn", "Reloader", "redraw"]
+__all__ = ["Reloader"]
 
 _EVERY = 1.0
 """Seconds between looks at the files."""
@@ -40,101 +41,64 @@ _AGAIN_AFTER = 15
 _MAX_PROBLEMS = 5
 _MAX_WORDS = 300
 
-Files = Mapping[str, FileContent]
 T = TypeVar("T")
 
 
-class Redrawn(msgspec.Struct, frozen=True):
-    """What a config has become by what its files hold now."""
+class _Refusal(msgspec.Struct, frozen=True):
+    """Why the last good config stays: words without values, and how much is wrong, where first."""
 
-    blueprint: Blueprint
-    needs_restart: tuple[str, ...]
-    """Sections that changed and stay as they were until the next start."""
-
-
-def redraw(current: Blueprint, files: Files, env: Mapping[str, str]) -> Redrawn:
-    """Load the text of the current config again with other files, checked as at the start.
-
-    Every process of a tree makes the same of the same. Raises `ConfigError`.
-    """
-    loaded = load_contents(current.loaded.path, current.loaded.text, files, env)
-    config, needs_restart = _keep(current.config, loaded.config)
-    return Redrawn(draw(replace(loaded, config=config)), needs_restart)
-
-
-def _keep(current: GatewayConfig, changed: GatewayConfig) -> tuple[GatewayConfig, tuple[str, ...]]:
-    """Put back what a running process cannot change: ports and their bounds, the log, and where
-    the ledger and the inbox are.
-
-    The admin token can be changed, but only for the address that it was checked with, and not be
-    taken away: what the open port is bound to was looked at when there was one.
-    """
-    admin = current.admin.model_copy(update={"token": changed.admin.token})
-    if admin != changed.admin or not changed.admin.token.get_secret_value():
-        admin = current.admin
-    kept = {"server": current.server, "admin": admin, "log": current.log}
-    needs_restart = tuple(name for name in kept if kept[name] != getattr(changed, name))
-    delivery, sections = _keep_inbox(current.delivery, changed.delivery)
-    delivery, place = _keep_ledger(current.delivery, delivery)
-    kept["delivery"] = delivery
-    return changed.model_copy(update=kept), needs_restart + sections + place
-
-
-def _keep_inbox(
-    current: DeliveryConfig, changed: DeliveryConfig
-) -> tuple[DeliveryConfig, tuple[str, ...]]:
-    """Put back the mode, and in inbox mode which store there is; its bounds may change."""
-    places = ("store", "path", "broker", "stream")
-    kept = {place: getattr(current.inbox, place) for place in places}
-    inbox = changed.inbox.model_copy(update=kept)
-    moved = current.mode == changed.mode == "inbox" and inbox != changed.inbox
-    needs_restart = ("delivery.mode",) if current.mode != changed.mode else ()
-    if moved:
-        needs_restart = (*needs_restart, "delivery.inbox")
-    update = {"mode": current.mode, "inbox": inbox}
-    return changed.model_copy(update=update), needs_restart
-
-
-def _keep_ledger(
-    current: DeliveryConfig, changed: DeliveryConfig
-) -> tuple[DeliveryConfig, tuple[str, ...]]:
-    """Put back where the ledger is; how long it remembers may change."""
-    place = {name: getattr(current.ledger, name) for name in ("store", "broker", "bucket")}
-    ledger = changed.ledger.model_copy(update=place)
-    if ledger == changed.ledger:
-        return changed, ()
-    return changed.model_copy(update={"ledger": ledger}), ("delivery.ledger",)
+    words: tuple[str, ...]
+    count: int = 1
+    first: str = ""
 
 
 class Reloader:
-    """Watches the files of a config for one process tree."""
+    """Follows what a config is read from, for one process tree."""
 
     def __init__(
         self,
         blueprint: Blueprint,
         apply: Callable[[Blueprint], Awaitable[None]],
-        env: Mapping[str, str],
+        load: Load,
+        reader: ContentsReader,
         *,
-        read: FileReader = read_file,
+        watch: bool = True,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         """`apply` makes the tree serve by a blueprint; it may raise a `GatewayError`.
 
-        `read` is called in a thread of its own.
+        `reader` is called in threads of its own. Without `watch` it looks on SIGHUP only. `clock`
+        is Unix seconds.
         """
         self.current = blueprint
-        self.state: ConfigState = "current"
         self.metrics = ConfigMetrics()
         self._apply = apply
-        self._env = env
-        self._read = read
+        self._load = load
+        self._reader = reader
+        self._watch = watch
         self._sleep = sleep
+        self._clock = clock
+        self._served = contents_of(blueprint.loaded)
+        self._inbox_broker = inbox_broker(blueprint.config)
         self._needs_restart: tuple[str, ...] = ()
-        self._refused: Files | None = None
-        self._problems: tuple[str, ...] = ()
+        self._refused: Contents | None = None
+        self._refusal: _Refusal | None = None
+        self._told: tuple[str, ...] = ()
         self._looks = 0
         self._hung_up = asyncio.Event()
         self._log = structlog.get_logger()
+        self.metrics.applied(blueprint.generation, clock())
+
+    @property
+    def health(self) -> ConfigHealth:
+        """What `/readyz` says of the config."""
+        if self._refusal is not None:
+            found = self._refusal
+            return ConfigHealth("stale", self._needs_restart, found.count, found.first)
+        return ConfigHealth(
+            "needs_restart" if self._needs_restart else "current", self._needs_restart
+        )
 
     def admin_token(self) -> SecretStr:
         """Give the token of the admin port that counts now."""
@@ -145,13 +109,14 @@ class Reloader:
         self._hung_up.set()
 
     async def run(self) -> None:
-        """Look at the files about once a second, for ever."""
+        """Look about once a second, or when it is asked to, for ever."""
         while True:
             asked = self._hung_up.is_set()
             self._hung_up.clear()
-            await self.look(asked=asked)
+            if asked or self._watch:
+                await self.look(asked=asked)
             with suppress(TimeoutError):
-                async with asyncio.timeout(_EVERY):
+                async with asyncio.timeout(_EVERY if self._watch else None):
                     await self._hung_up.wait()
 
     async def look(self, *, asked: bool = False) -> None:
@@ -163,66 +128,62 @@ class Reloader:
             await self._look(asked)
         except Exception as error:  # noqa: BLE001 - as the docstring says
             self._log.error("bug", where="reload", error=type(error).__name__)
-            self._refuse(None, ("internal",))
+            self._refuse(None, _Refusal(("internal",)))
 
     async def _look(self, asked: bool) -> None:
-        files = await self._settled()
+        contents = await self._settled()
         self._looks += 1
-        if files == self.current.loaded.files:
-            if asked or self._problems:
+        if contents == self._served:
+            if asked or self._refusal is not None:
                 self._log.info("config unchanged")
             self._becomes_current()
-        elif asked or files != self._refused or self._looks >= _AGAIN_AFTER:
+        elif asked or contents != self._refused or self._looks >= _AGAIN_AFTER:
             self._looks = 0
             if asked:
-                self._problems = ()  # who asks is told again
-            await self._try(files)
+                self._told = ()  # who asks is told again
+            await self._try(contents)
 
-    async def _settled(self) -> Files:
-        """Give what the files hold, once two looks in a row agree on what is new."""
-        files = await self._read_all()
-        while files not in (self.current.loaded.files, self._refused):
+    async def _settled(self) -> Contents:
+        """Give what is there, once two looks in a row agree on what is new."""
+        contents = await self._read()
+        while contents not in (self._served, self._refused):
             await self._sleep(_SETTLE)
-            before, files = files, await self._read_all()
-            if files == before:
+            before, contents = contents, await self._read()
+            if contents == before:
                 break
-        return files
+        return contents
 
-    async def _read_all(self) -> Files:
-        reading = asyncio.ensure_future(_in_thread(self._contents))
+    async def _read(self) -> Contents:
+        reading = asyncio.ensure_future(_in_thread(partial(self._reader.read, self._served)))
         done, _ = await asyncio.wait((reading,), timeout=_SLOW)
         if not done:
-            self._refuse(None, (f"the files could not be read within {_SLOW:g} s",))
+            words = f"the files could not be read within {_SLOW:g} s"
+            self._refuse(None, _Refusal((words,)))
         return await reading
 
-    def _contents(self) -> Files:
-        """Read every file. One that was not empty and now is, is being written, or a mistake."""
-        found = {}
-        for name, known in self.current.loaded.files.items():
-            content = self._read(name)
-            if not content.problem and _is_blank(content) and not _is_blank(known):
-                content = FileContent(problem=f"{name} is empty")
-            found[name] = content
-        return found
-
-    async def _try(self, files: Files) -> None:
+    async def _try(self, contents: Contents) -> None:
+        if contents.text.problem:
+            name = PurePath(self.current.loaded.path).name
+            self._refuse(contents, _Refusal((contents.text.problem[:_MAX_WORDS],), first=name))
+            return
         try:
-            redrawn, brokers = await _in_thread(partial(self._prove, files))
+            redrawn, brokers = await _in_thread(partial(self._prove, contents))
             await self._apply(redrawn.blueprint)
         except GatewayError as error:
-            self._refuse(files, _words(error))
+            self._refuse(contents, _refusal(error))
             return
-        self.current = redrawn.blueprint
+        before, self.current = self.current, redrawn.blueprint
+        self._served = contents
         self._needs_restart = redrawn.needs_restart
-        self.metrics.reloads.labels("applied").inc()
-        self._log.info("config reloaded", brokers=brokers)
-        if self._needs_restart:
-            self._log.warning("config needs a restart", sections=self._needs_restart)
+        if inbox_broker(self.current.config) != self._inbox_broker:
+            waits = (*self._needs_restart, "delivery.inbox")
+            self._needs_restart = tuple(dict.fromkeys(waits))
+        self._tell(before, brokers)
         self._becomes_current()
 
-    def _prove(self, files: Files) -> tuple[Redrawn, tuple[str, ...]]:
+    def _prove(self, contents: Contents) -> tuple[Redrawn, tuple[str, ...]]:
         """Make the blueprint, and prove that the brokers which it makes anew can be made."""
-        redrawn = redraw(self.current, files, self._env)
+        redrawn = redraw(self.current, contents, self._load, self.current.generation + 1)
         before = recipes(self.current)
         changed = tuple(
             name for name, made in recipes(redrawn.blueprint).items() if made != before.get(name)
@@ -230,36 +191,67 @@ class Reloader:
         prove_options(redrawn.blueprint, changed)
         return redrawn, changed
 
+    def _tell(self, before: Blueprint, brokers: tuple[str, ...]) -> None:
+        """Tell of what was applied; of warnings those that were not there before."""
+        current = self.current
+        self.metrics.applied(current.generation, self._clock())
+        self.metrics.reloads.labels("applied").inc()
+        self._log.info(
+            "config reloaded",
+            generation=current.generation,
+            sections=_changed_sections(before, current),
+            brokers=brokers,
+        )
+        if warnings := _new_warnings(before.loaded, current.loaded):
+            words = _words(current.loaded.path, warnings)
+            self._log.warning("config warnings", problems=words, count=len(warnings))
+        if self._needs_restart:
+            self._log.warning("config needs a restart", sections=self._needs_restart)
+
     def _becomes_current(self) -> None:
-        self._refused, self._problems = None, ()
-        self.state = "needs_restart" if self._needs_restart else "current"
-        self.metrics.stale.set(0)
+        self._refused, self._refusal, self._told = None, None, ()
+        self.metrics.show(stale=False, needs_restart=bool(self._needs_restart))
 
-    def _refuse(self, files: Files | None, problems: tuple[str, ...]) -> None:
+    def _refuse(self, contents: Contents | None, refusal: _Refusal) -> None:
         """Go on with the last good config, and say why, once for each cause."""
-        self._refused = files
-        self.state = "stale"
-        self.metrics.stale.set(1)
-        if problems == self._problems:
+        self._refused, self._refusal = contents, refusal
+        self.metrics.show(stale=True, needs_restart=bool(self._needs_restart))
+        if refusal.words == self._told:
             return
-        self._problems = problems
+        self._told = refusal.words
         self.metrics.reloads.labels("refused").inc()
-        self._log.warning("config not reloaded: the last good one stays", problems=problems)
+        self._log.warning(
+            "config not reloaded: the last good one stays",
+            problems=refusal.words,
+            count=refusal.count,
+        )
 
 
-def _is_blank(content: FileContent) -> bool:
-    return not content.text.get_secret_value().strip()
-
-
-def _words(error: GatewayError) -> tuple[str, ...]:
+def _refusal(error: GatewayError) -> _Refusal:
     """Say what is wrong: places, names and rules, never what a file holds."""
-    if isinstance(error, ConfigError):
-        found = [
-            problem.render(error.path) for problem in error.problems if problem.severity == "error"
-        ]
-    else:
-        found = [str(error)]
-    return tuple(words[:_MAX_WORDS] for words in found[:_MAX_PROBLEMS])
+    if not isinstance(error, ConfigError):
+        return _Refusal((str(error)[:_MAX_WORDS],))
+    errors = [problem for problem in error.problems if problem.severity == "error"]
+    first, name = errors[0], PurePath(error.path).name
+    place = f"{name}:{first.line}:{first.col}" if first.line else name
+    return _Refusal(_words(error.path, errors), len(errors), place)
+
+
+def _words(path: str, problems: list[Problem]) -> tuple[str, ...]:
+    return tuple(problem.render(path)[:_MAX_WORDS] for problem in problems[:_MAX_PROBLEMS])
+
+
+def _new_warnings(before: LoadedConfig, current: LoadedConfig) -> list[Problem]:
+    known = {(warning.path, warning.message) for warning in before.warnings}
+    return [one for one in current.warnings if (one.path, one.message) not in known]
+
+
+def _changed_sections(before: Blueprint, current: Blueprint) -> tuple[str, ...]:
+    """Name the sections of the file that are served otherwise now."""
+    names = type(current.config).model_fields
+    return tuple(
+        name for name in names if getattr(before.config, name) != getattr(current.config, name)
+    )
 
 
 async def _in_thread(call: Callable[[], T]) -> T:

@@ -17,6 +17,7 @@ import signal
 import socket
 import sys
 import tempfile
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Self
@@ -28,11 +29,11 @@ from pydantic import SecretStr
 
 from gateway import GatewayError
 from gateway.app import Blueprint
-from gateway.config import FileContent
 from gateway.delivery.inbox.member import Member
 from gateway.ledgers import retention
 from gateway.observability.health import ProcessHealth
 from gateway.observability.metrics import render_shared
+from gateway.server.contents import Contents, contents_of
 from gateway.server.ledger_channel import BookKeeper
 
 __all__ = ["MAX_LINE", "Changed", "Orders", "Supervisor", "WorkerError"]
@@ -42,8 +43,8 @@ _GRACE = 5.0
 _RESTART_DELAYS = (0.1, 1.0, 5.0, 15.0)
 _STEADY = 60.0
 """Seconds that a worker must have run for its next restart to be prompt again."""
-MAX_LINE = 32 * 1024 * 1024
-"""Bytes of one line on a channel: a config of 1 MiB and 4 MiB of files, all of it escaped."""
+MAX_LINE = 64 * 1024 * 1024
+"""Bytes of one line on a channel: two configs of 1 MiB and 4 MiB of files, all of it escaped."""
 _CANNOT_WORK = 2
 """A worker's exit code for options that cannot work, which it has told on standard error."""
 
@@ -70,20 +71,20 @@ class _Private(msgspec.Struct, frozen=True):
 
 
 class Changed(_Private, frozen=True):
-    """What the files of the config hold from now on; it was checked."""
+    """What the config is read from, from now on; it was checked."""
 
-    files: dict[str, FileContent]
+    contents: Contents
+    generation: int
 
 
 class Orders(_Private, frozen=True):
     """What a worker is told when it starts."""
 
     config_name: str
-    config_text: SecretStr
-    started_with: dict[str, FileContent]
-    """What the files held when the supervisor started."""
+    started_with: Contents
+    """What the config was read from when the supervisor started."""
     changed: Changed | None
-    """What they hold now, where that is something else."""
+    """What it is read from now, where that is something else."""
     listen_fd: int
     member: Member
 
@@ -115,8 +116,7 @@ class Supervisor:
     def __init__(self, blueprint: Blueprint, bound: socket.socket, count: int) -> None:
         self._orders = Orders(
             config_name=str(blueprint.loaded.path),
-            config_text=blueprint.loaded.text,
-            started_with=dict(blueprint.loaded.files),
+            started_with=contents_of(blueprint.loaded),
             changed=None,
             listen_fd=bound.fileno(),
             member=Member(0, secrets.token_hex(8)),
@@ -148,10 +148,10 @@ class Supervisor:
             return found
         return [msgspec.structs.replace(health, phase="loading") for health in found]
 
-    def metrics(self) -> bytes:
-        """Give the metrics of all workers, dead ones' counts included, added up."""
+    def metrics(self, brokers: Collection[str]) -> bytes:
+        """Give the metrics of all workers, dead ones' counts included, added up; see `render`."""
         self._book.show()
-        return render_shared(self._metrics_dir, self._book.metrics.registry)
+        return render_shared(self._metrics_dir, self._book.metrics.registry, brokers)
 
     async def start(self) -> None:
         """Start the workers and wait until the first one serves. Raises `WorkerError`."""
@@ -167,7 +167,7 @@ class Supervisor:
 
     async def apply(self, blueprint: Blueprint) -> None:
         """Make every worker serve by another config: those that run, and those that will."""
-        changed = Changed(dict(blueprint.loaded.files))
+        changed = Changed(contents_of(blueprint.loaded), blueprint.generation)
         self._orders = msgspec.structs.replace(self._orders, changed=changed)
         self._book.retain(retention(blueprint.config))
         waiting, self._config_changed = self._config_changed, asyncio.Event()

@@ -21,11 +21,11 @@ import structlog
 import uvloop
 
 from gateway import GatewayError
-from gateway.app import Blueprint, draw, load_contents
+from gateway.app import Blueprint, draw
 from gateway.observability.logs import configure
 from gateway.server.ledger_channel import BookClient
 from gateway.server.process import ServingProcess, stop_event
-from gateway.server.reload import redraw
+from gateway.server.redraw import loader, redraw
 from gateway.server.supervisor import MAX_LINE, Changed, Orders
 
 __all__ = ["main"]
@@ -75,11 +75,13 @@ async def _work(channel_fd: int, ledger_fd: int | None = None) -> int:
 
 def _blueprint(orders: Orders) -> Blueprint:
     """Make what the supervisor has made, by the same steps."""
-    name, text = orders.config_name, orders.config_text
-    blueprint = draw(load_contents(name, text, orders.started_with, os.environ))
-    if orders.changed is None:
-        return blueprint
-    return redraw(blueprint, orders.changed.files, os.environ).blueprint
+    blueprint = draw(loader(orders.config_name, os.environ)(orders.started_with))
+    return blueprint if orders.changed is None else _redrawn(blueprint, orders.changed)
+
+
+def _redrawn(current: Blueprint, changed: Changed) -> Blueprint:
+    load = loader(current.loaded.path, os.environ)
+    return redraw(current, changed.contents, load, changed.generation).blueprint
 
 
 async def _follow(
@@ -89,12 +91,11 @@ async def _follow(
     while line := await _line(reader):
         changed = Changed.decode(line)
         try:
-            redrawn = await asyncio.to_thread(redraw, blueprint, changed.files, os.environ)
-            await process.apply(redrawn.blueprint)
+            blueprint = await asyncio.to_thread(_redrawn, blueprint, changed)
+            await process.apply(blueprint)
         except GatewayError as error:
             structlog.get_logger().error("config not applied", error=str(error)[:500])
             return 1
-        blueprint = redrawn.blueprint
     return 0
 
 

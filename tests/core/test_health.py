@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+import msgspec
 import pytest
 
 from gateway.brokers.base import State
 from gateway.delivery.inbox.store import Writable
-from gateway.observability.health import ProcessHealth, readiness
+from gateway.observability.health import ConfigHealth, ProcessHealth, readiness
 
 UP, CONNECTING, DOWN = State.UP, State.CONNECTING, State.DOWN
 ROUTES = {"users": ("events",), "orgs": ("bus",), "all": ("bus", "events")}
@@ -103,3 +104,20 @@ def test_an_inbox_that_drains_is_draining() -> None:
 def test_each_broker_is_shown_at_its_worst() -> None:
     seen: Any = readiness([process(DOWN, UP), process(UP, CONNECTING), process(CONNECTING, UP)])[1]
     assert seen["brokers"] == {"events": "down", "bus": "connecting"}
+
+
+def test_the_config_is_told_without_a_value_of_it() -> None:
+    stale = ConfigHealth("stale", ("server",), 2, "config.yaml:3:4")
+    old = msgspec.structs.replace(process(), generation=3)
+    status, body = readiness([msgspec.structs.replace(old, generation=4), old], stale)
+    assert status == 200
+    assert {key: body[key] for key in ("config", "problems", "needs_restart", "generation")} == {
+        "config": "stale",
+        "problems": {"count": 2, "first": "config.yaml:3:4"},
+        "needs_restart": ["server"],
+        "generation": 3,
+    }
+    fine: Any = readiness([old])[1]
+    assert fine["config"] == "current"
+    assert not fine.keys() & {"problems", "needs_restart"}
+    assert "generation" not in readiness([])[1]

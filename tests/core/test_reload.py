@@ -1,8 +1,10 @@
-"""What the files hold becomes what is served, or not: the rules, without a disk or a clock."""
+"""What the config is read from becomes what is served, or not: without a disk or a clock."""
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +13,17 @@ from pydantic import SecretStr
 
 from gateway.app import Blueprint, draw, load_contents
 from gateway.brokers.base import BrokerOptionsError
-from gateway.config import FileContent, GatewayConfig
+from gateway.config import ConfigError, FileContent, GatewayConfig
 from gateway.config.files import MAX_FILE, read_file
+from gateway.config.load import MAX_FILE as MAX_CONFIG
+from gateway.config.load import named_files
+from gateway.server import redraw as redraw_module
 from gateway.server import reload
+from gateway.server.contents import Contents, ContentsReader, contents_of, read_config
+from gateway.server.redraw import Redrawn, loader, redraw
 from gateway.server.reload import Reloader
 from tests.canaries import OTHER_SECRET, SECRET, TOKEN
+from tests.core.test_fanout import turns
 
 
 def content(text: str) -> FileContent:
@@ -40,10 +48,16 @@ CONFIG: dict[str, Any] = {
 ENV = {"V": "clerk.events"}
 
 
+TEXT = json.dumps(CONFIG)
+NAME = "c.yaml"
+NOW = 1_800_000_000.0
+
+
 class Disk:
     """What each file holds, and a look at it by look at it."""
 
     def __init__(self) -> None:
+        self.text = content(TEXT)
         self.files = {
             "/secret": GOOD,
             "/token": content(TOKEN),
@@ -52,12 +66,21 @@ class Disk:
         }
         self.next: list[FileContent] = []
         """What `/secret` is at the coming looks, one after another."""
+        self.next_texts: list[FileContent] = []
         self.slept: list[float] = []
+        self.looks = 0
 
     def read(self, name: str) -> FileContent:
         if name == "/secret" and self.next:
             self.files[name] = self.next.pop(0)
-        return self.files[name]
+        return self.files.get(name, FileContent(problem=f"{name} cannot be read"))
+
+    def read_text(self, name: str) -> FileContent:
+        assert name == NAME
+        self.looks += 1
+        if self.next_texts:
+            self.text = self.next_texts.pop(0)
+        return self.text
 
     async def sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
@@ -66,15 +89,23 @@ class Disk:
 class Rig:
     """A reloader over a disk of the test's own, and what it applied and told."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, watch: bool = True, **sections: Any) -> None:
         self.disk = Disk()
+        self.disk.text = content(json.dumps({**CONFIG, **sections}))
         self.applied: list[Blueprint] = []
+        self.was_applied = asyncio.Event()
         self.refusal: Exception | None = None
-        loaded = load_contents("c.yaml", json.dumps(CONFIG), self.disk.files, ENV)
-        self.first = draw(loaded)
+        self.first = draw(load_contents(NAME, self.disk.text.text, self.disk.files, ENV))
         self.told: list[tuple[str, dict[str, Any]]] = []
+        self.now = NOW
         self.reloader = Reloader(
-            self.first, self._apply, ENV, read=self.disk.read, sleep=self.disk.sleep
+            self.first,
+            self._apply,
+            loader(NAME, ENV),
+            ContentsReader(NAME, ENV, self.disk.read_text, self.disk.read),
+            watch=watch,
+            sleep=self.disk.sleep,
+            clock=lambda: self.now,
         )
         self.reloader._log = self
 
@@ -82,11 +113,26 @@ class Rig:
         if self.refusal is not None:
             raise self.refusal
         self.applied.append(blueprint)
+        self.was_applied.set()
 
     def info(self, what: str, **fields: Any) -> None:
         self.told.append((what, fields))
 
     warning = error = info
+
+    @property
+    def state(self) -> str:
+        return self.reloader.health.state
+
+    async def write(self, changed: dict[str, Any] | FileContent, times: int = 1) -> None:
+        """Change the config file, and look: to other sections, or to what is no config."""
+        if not isinstance(changed, FileContent):
+            changed = content(json.dumps({**CONFIG, **changed}))
+        self.disk.text = changed
+        await self.look(times=times)
+
+    def reloaded(self) -> list[dict[str, Any]]:
+        return [fields for what, fields in self.told if what == "config reloaded"]
 
     async def look(self, secret: FileContent | None = None, times: int = 1) -> None:
         if secret is not None:
@@ -100,16 +146,15 @@ class Rig:
         found = self.reloader.current.config.sources["clerk"].secrets
         return [secret.get_secret_value() for secret in found]
 
-    def counted(self, outcome: str) -> float:
-        value = self.reloader.metrics.registry.get_sample_value(
-            "gateway_config_reloads_total", {"outcome": outcome}
-        )
-        assert value is not None
-        return value
+    def counted(self, outcome: str) -> float | None:
+        return self.sample("reloads_total", outcome=outcome)
+
+    def sample(self, name: str, **labels: str) -> float | None:
+        return self.reloader.metrics.registry.get_sample_value(f"gateway_config_{name}", labels)
 
     @property
     def stale(self) -> float | None:
-        return self.reloader.metrics.registry.get_sample_value("gateway_config_stale")
+        return self.sample("stale")
 
 
 async def test_nothing_changed() -> None:
@@ -131,8 +176,9 @@ async def test_a_changed_secret_is_applied_with_all_else_as_it_was() -> None:
     (applied,) = rig.applied
     assert rig.reloader.current is applied
     assert applied.config.brokers == rig.first.config.brokers
-    assert rig.told == [("config reloaded", {"brokers": ()})]
-    assert (rig.reloader.state, rig.stale, rig.counted("applied")) == ("current", 0, 1)
+    told = {"generation": 2, "sections": ("sources",), "brokers": ()}
+    assert rig.told == [("config reloaded", told)]
+    assert (rig.state, rig.stale, rig.counted("applied")) == ("current", 0, 1)
     await rig.look(times=3)
     assert len(rig.applied) == 1
 
@@ -165,7 +211,7 @@ async def test_what_is_bad_is_told_once_and_changes_nothing(bad: FileContent) ->
     (problem,) = fields["problems"]
     assert problem.startswith("c.yaml:1:")
     assert "canary" not in problem
-    assert (rig.reloader.state, rig.stale, rig.counted("refused")) == ("stale", 1, 1)
+    assert (rig.state, rig.stale, rig.counted("refused")) == ("stale", 1, 1)
 
 
 async def test_another_cause_is_told_too() -> None:
@@ -182,7 +228,7 @@ async def test_it_recovers(good: FileContent) -> None:
     await rig.look(GONE)
     await rig.look(good)
     assert rig.secrets == [good.text.get_secret_value()]
-    assert (rig.reloader.state, rig.stale) == ("current", 0)
+    assert (rig.state, rig.stale) == ("current", 0)
     assert len(rig.told) == 2
 
 
@@ -205,7 +251,7 @@ async def test_a_bug_does_not_end_the_watch() -> None:
     rig.refusal = ZeroDivisionError("canary")
     await rig.look(BETTER)
     assert "canary" not in str(rig.told)
-    assert rig.reloader.state == "stale"
+    assert rig.state == "stale"
     rig.refusal = None
     await rig.reloader.look(asked=True)
     assert rig.secrets == [OTHER_SECRET]
@@ -215,7 +261,8 @@ async def test_only_the_broker_whose_login_changed_is_made_anew() -> None:
     rig = Rig()
     rig.disk.files["/login"] = content("other")
     await rig.look()
-    assert rig.told == [("config reloaded", {"brokers": ("bus",)})]
+    told = {"generation": 2, "sections": ("brokers",), "brokers": ("bus",)}
+    assert rig.told == [("config reloaded", told)]
 
 
 async def test_the_admin_token_changes() -> None:
@@ -231,7 +278,7 @@ async def test_an_empty_token_does_not_open_the_admin_port() -> None:
     rig.disk.files["/token"] = content("")
     await rig.look()
     assert rig.reloader.admin_token().get_secret_value() == TOKEN
-    assert rig.reloader.state == "stale"
+    assert rig.state == "stale"
 
 
 async def test_what_needs_a_restart_waits_and_the_rest_counts() -> None:
@@ -241,10 +288,10 @@ async def test_what_needs_a_restart_waits_and_the_rest_counts() -> None:
     assert rig.secrets == [OTHER_SECRET]
     assert rig.reloader.current.config.server == rig.first.config.server
     assert rig.told[1] == ("config needs a restart", {"sections": ("server",)})
-    assert str(rig.reloader.state) == "needs_restart"
+    assert rig.state == "needs_restart"
     rig.disk.files["/size"] = content("1MiB")
     await rig.look()
-    assert rig.reloader.state == "current"
+    assert rig.state == "current"
 
 
 async def test_where_the_ledger_is_waits_for_a_restart_and_how_long_it_remembers_counts() -> None:
@@ -253,15 +300,31 @@ async def test_where_the_ledger_is_waits_for_a_restart_and_how_long_it_remembers
     delivery = {"ledger": {**ledger, "incomplete_for": "${file:/kept}"}}
     text = json.dumps({**CONFIG, "delivery": delivery})
     files = {**rig.disk.files, "/bucket": content("ONE"), "/kept": content("1h")}
-    current = draw(load_contents("c.yaml", text, files, ENV))
+    current = draw(load_contents(NAME, text, files, ENV))
     changed = {**files, "/kept": content("2h")}
-    redrawn = reload.redraw(current, changed, ENV)
+    redrawn = redrawn_by(current, text, changed)
     assert redrawn.needs_restart == ()
     assert redrawn.blueprint.config.delivery.ledger.incomplete_for == 7200
-    redrawn = reload.redraw(current, {**changed, "/bucket": content("TWO")}, ENV)
+    redrawn = redrawn_by(current, text, {**changed, "/bucket": content("TWO")})
     assert redrawn.needs_restart == ("delivery.ledger",)
     assert redrawn.blueprint.config.delivery.ledger.bucket == "ONE"
     assert redrawn.blueprint.config.delivery.ledger.incomplete_for == 7200
+
+
+def redrawn_by(current: Blueprint, text: str, files: dict[str, FileContent]) -> Redrawn:
+    return redraw(current, Contents(content(text), files), loader(NAME, ENV), 2)
+
+
+def test_the_broker_of_the_ledger_cannot_go_before_the_ledger_has_moved() -> None:
+    files = Disk().files
+    ledger = {"store": "nats-kv", "broker": "bus"}
+    current = draw(
+        load_contents(NAME, json.dumps({**CONFIG, "delivery": {"ledger": ledger}}), files, ENV)
+    )
+    brokers = {name: one for name, one in CONFIG["brokers"].items() if name != "bus"}
+    moved = {**CONFIG, "brokers": brokers, "delivery": {"ledger": {"store": "memory"}}}
+    with pytest.raises(ConfigError, match='no broker is called "bus"'):
+        redrawn_by(current, json.dumps(moved), files)
 
 
 async def test_a_file_system_that_hangs_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -270,7 +333,7 @@ async def test_a_file_system_that_hangs_is_told(monkeypatch: pytest.MonkeyPatch)
     await rig.look(BETTER)
     assert rig.told[0][1]["problems"] == ("the files could not be read within 0 s",)
     assert rig.secrets == [OTHER_SECRET], "late is not never"
-    assert rig.reloader.state == "current"
+    assert rig.state == "current"
 
 
 def test_the_content_of_a_file_is_in_no_repr() -> None:
@@ -306,7 +369,7 @@ def test_the_place_of_the_inbox_stays_and_its_bounds_change(
         return load_contents("c.yaml", json.dumps(content), disk.files, ENV).config
 
     before, after = loaded({}), loaded(changed)
-    kept, told = reload._keep(before, after)
+    kept, told = redraw_module._keep(before, after)
     assert told == needs_restart
     inbox = kept.delivery.inbox
     assert (inbox.store, inbox.path, inbox.broker) == ("sqlite", "./gateway-inbox.db", None)
@@ -314,5 +377,208 @@ def test_the_place_of_the_inbox_stays_and_its_bounds_change(
         after.delivery.inbox.max_bytes,
         after.delivery.inbox.max_age,
     )
-    kept, told = reload._keep(before, loaded({}, "direct"))
+    kept, told = redraw_module._keep(before, loaded({}, "direct"))
     assert (kept.delivery.mode, told) == ("inbox", ("delivery.mode",))
+
+
+ELSEWHERE = {
+    "routes": [
+        {"name": "new", "events": ["*"], "targets": [{"broker": "events", "topic": "clerk.new"}]}
+    ]
+}
+
+
+async def test_a_changed_text_is_applied() -> None:
+    rig = Rig()
+    rig.now += 60
+    await rig.write(ELSEWHERE)
+    (applied,) = rig.applied
+    assert [route.name for route in applied.table.routes] == ["new"]
+    assert rig.reloaded() == [{"generation": 2, "sections": ("routes",), "brokers": ()}]
+    assert (applied.generation, rig.sample("generation")) == (2, 2)
+    assert rig.sample("last_reload_success_timestamp_seconds") == NOW + 60
+    await rig.look(times=3)
+    assert len(rig.applied) == 1
+
+
+async def test_the_start_counts_as_the_last_success() -> None:
+    rig = Rig()
+    assert (rig.sample("generation"), rig.sample("needs_restart")) == (1, 0)
+    await rig.write(GARBAGE)
+    assert rig.sample("last_reload_success_timestamp_seconds") == NOW
+    assert rig.sample("generation") == 1
+
+
+async def test_a_text_that_is_being_written_is_waited_for() -> None:
+    rig = Rig()
+    whole = json.dumps({**CONFIG, **ELSEWHERE})
+    rig.disk.next_texts = [content(""), content(whole[:50]), content(whole), content(whole)]
+    await rig.look()
+    assert len(rig.applied) == 1
+    assert rig.counted("refused") == 0
+
+
+async def test_new_files_come_with_the_text_and_others_go() -> None:
+    rig = Rig()
+    rig.disk.files["/other"] = BETTER
+    sources = {"clerk": {"secrets": ["${file:/other}"]}}
+    await rig.write({"sources": sources})
+    assert rig.secrets == [OTHER_SECRET]
+    del rig.disk.files["/secret"]  # nothing names it any more
+    await rig.look(times=3)
+    assert (rig.state, len(rig.applied)) == ("current", 1)
+    rig.disk.files["/other"] = GOOD
+    await rig.look()
+    assert rig.secrets == [SECRET]
+
+
+async def test_a_text_whose_file_is_not_there_yet_counts_once_it_is() -> None:
+    rig = Rig()
+    await rig.write({"sources": {"clerk": {"secrets": ["${file:/other}"]}}}, times=3)
+    assert (rig.state, rig.secrets, rig.counted("refused")) == ("stale", [SECRET], 1)
+    rig.disk.files["/other"] = BETTER
+    await rig.look()
+    assert (rig.state, rig.secrets) == ("current", [OTHER_SECRET])
+
+
+@pytest.mark.parametrize(
+    ("bad", "first"),
+    [
+        (content("sources: [\n"), "c.yaml:2:1"),
+        (content("- a: b\n  : c: d"), "c.yaml:2:"),
+        (content('{"sources": {}, "canary": 1}'), "c.yaml:1:"),
+        (content("   \n"), "c.yaml"),
+        (FileContent(problem="c.yaml: cannot be read: No such file or directory"), ""),
+    ],
+)
+async def test_a_bad_text_is_told_once_and_changes_nothing(bad: FileContent, first: str) -> None:
+    rig = Rig()
+    await rig.write(bad, times=reload._AGAIN_AFTER + 5)
+    assert rig.applied == []
+    ((what, fields),) = rig.told
+    assert what == "config not reloaded: the last good one stays"
+    assert fields["problems"][0].startswith("c.yaml")
+    assert rig.counted("refused") == 1
+    health = rig.reloader.health
+    assert (health.state, health.problems) == ("stale", fields["count"])
+    assert health.first.startswith(first) or not health.first
+    await rig.write({})
+    assert (rig.state, rig.stale) == ("current", 0)
+    assert rig.told[1:] == [("config unchanged", {})]
+
+
+async def test_what_a_file_holds_counts_while_the_text_is_bad_only_with_a_good_one() -> None:
+    rig = Rig()
+    await rig.write(content("sources: ["))
+    await rig.look(BETTER)
+    assert rig.secrets == [SECRET], "all or nothing"
+    rig.disk.text = content(TEXT)
+    await rig.look()
+    assert rig.secrets == [OTHER_SECRET]
+
+
+async def test_how_much_is_wrong_is_counted() -> None:
+    rig = Rig()
+    await rig.write({f"unknown_{n}": 1 for n in range(20)})
+    ((_, fields),) = rig.told
+    assert (fields["count"], len(fields["problems"])) == (20, reload._MAX_PROBLEMS)
+    assert rig.reloader.health.problems == 20
+
+
+async def test_new_warnings_are_told_and_old_ones_are_not() -> None:
+    rig = Rig()
+    target = {"broker": "events", "topic": "t"}
+    odd = [{"name": "all", "events": ["usr.created"], "targets": [target]}]
+    await rig.write({"routes": odd})
+    (fields,) = [fields for what, fields in rig.told if what == "config warnings"]
+    assert fields["count"] == 1
+    assert fields["problems"][0].startswith("c.yaml:1:")
+    assert "user.created" in fields["problems"][0]
+    rig.told.clear()
+    await rig.write({"routes": odd, "unmatched": "reject"})
+    assert [what for what, _ in rig.told] == ["config reloaded"]
+
+
+async def test_sections_that_wait_for_a_restart_are_named_and_the_others_count() -> None:
+    rig = Rig()
+    await rig.write({**ELSEWHERE, "server": {"port": 9999}, "log": {"level": "debug"}})
+    assert [route.name for route in rig.reloader.current.table.routes] == ["new"]
+    assert rig.reloader.current.config.server == rig.first.config.server
+    health = rig.reloader.health
+    assert (health.state, health.needs_restart) == ("needs_restart", ("server", "log"))
+    assert rig.sample("needs_restart") == 1
+    await rig.write(GARBAGE)
+    health = rig.reloader.health
+    assert (health.state, health.needs_restart) == ("stale", ("server", "log"))
+    await rig.write(ELSEWHERE)
+    assert (rig.state, rig.sample("needs_restart")) == ("current", 0)
+
+
+async def test_the_connection_of_an_inbox_in_a_stream_waits_for_a_restart() -> None:
+    """Its store connects by the settings of the start; the broker's client gets the new ones."""
+    place = {"store": "jetstream", "broker": "bus"}
+    inbox: dict[str, Any] = {"delivery": {"mode": "inbox", "inbox": place}}
+    rig = Rig(**inbox)
+    rig.disk.files["/login"] = content("other")
+    await rig.look()
+    assert rig.reloaded()[0]["brokers"] == ("bus",)
+    assert rig.reloader.health.needs_restart == ("delivery.inbox",)
+    await rig.write({**inbox, "unmatched": "reject"})
+    assert rig.reloader.health.needs_restart == ("delivery.inbox",)
+    rig.disk.files["/login"] = content("login")
+    await rig.look()
+    assert rig.state == "current"
+
+
+async def test_without_watching_only_who_asks_is_served() -> None:
+    rig = Rig(watch=False)
+    running = asyncio.create_task(rig.reloader.run())
+    rig.disk.text = content(json.dumps({**CONFIG, **ELSEWHERE}))
+    rig.disk.files["/secret"] = BETTER
+    await turns()
+    assert rig.disk.looks == 0
+    rig.reloader.hang_up()
+    async with asyncio.timeout(10):
+        await rig.was_applied.wait()
+    await turns()
+    assert rig.secrets == [OTHER_SECRET]
+    assert rig.disk.looks == 2, "two that agree"
+    running.cancel()
+
+
+async def test_a_process_that_missed_changes_makes_the_same_of_the_last_one() -> None:
+    """A worker gets the last change only, and one that is restarted starts from the first text."""
+    rig = Rig()
+    changes: list[dict[str, Any]] = [
+        {"server": {"port": 9999}, **ELSEWHERE},
+        {"admin": {"token": "${file:/token}", "port": 1}},
+        {"log": {"level": "debug"}, "delivery": {"mode": "inbox"}, "unmatched": "reject"},
+    ]
+    for change in changes:
+        await rig.write(change)
+    assert len(rig.applied) == len(changes)
+    last = rig.applied[-1]
+    missed = redraw(rig.first, contents_of(last.loaded), loader(NAME, ENV), 4).blueprint
+    assert missed.config == last.config
+    assert missed.generation == last.generation == 4
+
+
+def test_a_config_is_read_again_with_bounds(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    assert read_config(str(path)).problem == f"{path}: cannot be read: No such file or directory"
+    path.write_text("a: 1\n")
+    assert read_config(str(path)) == content("a: 1\n")
+    path.write_bytes(b"a: 1\nb: \xff")
+    assert read_config(str(path)).problem.startswith(f"{path}:2:4: not UTF-8")
+    path.write_text("#" * (MAX_CONFIG + 1))
+    assert read_config(str(path)).problem.startswith(f"{path}: is larger than 1 MiB")
+    assert read_config(str(tmp_path)).problem == f"{tmp_path}: is not a file"
+    path.unlink()
+    os.mkfifo(path)
+    assert read_config(str(path)).problem == f"{path}: is not a file"
+
+
+def test_the_files_of_a_text_are_found_without_reading_one() -> None:
+    text = 'a: "${file:/a} ${V} ${file:/b}"\nb: ["${file:/a}"]\nc: "${X:?no}"\nd: ${file:/c}\n'
+    assert named_files(SecretStr(text), ENV) == ("/a", "/b", "/c")
+    assert named_files(SecretStr("\ufeff" + text + "e: ["), ENV) in {("/a", "/b", "/c"), ()}

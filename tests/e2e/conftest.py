@@ -34,8 +34,10 @@ def module_gateways(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]
 def _gateways(directory: Path) -> Iterator[Start]:
     made: list[GatewayProcess] = []
 
-    def prepare(config: dict[str, Any], workers: int = 1, *, start: bool = True) -> GatewayProcess:
-        gateway = GatewayProcess(directory / f"gateway-{len(made)}", config, workers)
+    def prepare(
+        config: dict[str, Any], workers: int = 1, *options: str, start: bool = True
+    ) -> GatewayProcess:
+        gateway = GatewayProcess(directory / f"gateway-{len(made)}", config, workers, options)
         made.append(gateway)
         if start:
             gateway.start()

@@ -29,14 +29,31 @@ class GatewayProcess(OwnProcess):
     ends_with = 0
     """The exit code after SIGTERM."""
 
-    def __init__(self, directory: Path, config: Mapping[str, Any], workers: int = 1) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        config: Mapping[str, Any],
+        workers: int = 1,
+        options: Sequence[str] = (),
+    ) -> None:
         """Prepare a gateway. `config` is the file's content; ports and the secret are added."""
         super().__init__(directory)
         (directory / "secret").write_text(SECRET + "\n")
         self.config = directory / "config.yaml"
-        self.config.write_text(json.dumps(_complete(config, directory), indent=1))
+        self.config.write_text(self.text(config))
         self.workers = workers
+        self._options = options
         self._told: tuple[int, dict[str, Any]] | None = None
+
+    def text(self, config: Mapping[str, Any]) -> str:
+        """Give the text of a config file of this gateway: ports and the secret are added."""
+        return json.dumps(_complete(config, self.directory), indent=1)
+
+    def rewrite(self, config: Mapping[str, Any]) -> None:
+        """Rename another config file over the one that is there."""
+        beside = self.config.with_name("config.new")
+        beside.write_text(self.text(config))
+        beside.rename(self.config)
 
     @property
     def port(self) -> int:
@@ -88,7 +105,7 @@ class GatewayProcess(OwnProcess):
 
     def _command(self) -> Sequence[str]:
         serve = (sys.executable, "-m", "gateway", "serve", "--config", str(self.config))
-        return [*serve, "--workers", str(self.workers)]
+        return [*serve, "--workers", str(self.workers), *self._options]
 
     def _is_ready(self) -> bool:
         return bool(self._listening)

@@ -51,6 +51,9 @@ FAMILIES = {
     "gateway_admin_refusals": "counter",
     "gateway_config_reloads": "counter",
     "gateway_config_stale": "gauge",
+    "gateway_config_needs_restart": "gauge",
+    "gateway_config_generation": "gauge",
+    "gateway_config_last_reload_success_timestamp_seconds": "gauge",
 }
 
 
@@ -86,7 +89,7 @@ async def test_health_needs_no_token(client: Client) -> None:
     assert (live.status_code, live.json()) == (200, {"status": "alive"})
     assert (ready.status_code, ready.json()) == (
         200,
-        {"status": "ready", "brokers": {"bus": "up"}, "config": "current"},
+        {"status": "ready", "brokers": {"bus": "up"}, "config": "current", "generation": 1},
     )
 
 

@@ -51,6 +51,20 @@ def test_kubernetes_gives_a_read_only_root_and_no_capability() -> None:
     assert "env" not in container, "secrets come as files"
 
 
+def test_kubernetes_mounts_directories_so_that_a_change_is_seen() -> None:
+    """The kubelet swaps `..data` in a directory; what is mounted by subPath stays as it was."""
+    (container,) = kubernetes("Deployment")["spec"]["template"]["spec"]["containers"]
+    mounts = {mount["name"]: mount for mount in container["volumeMounts"]}
+    assert not any("subPath" in mount for mount in mounts.values())
+    config = container["args"][container["args"].index("--config") + 1]
+    assert str(Path(config).parent) == mounts["config"]["mountPath"]
+    assert "--no-watch" not in container["args"]
+
+
+def test_the_unit_reloads() -> None:
+    assert "ExecReload=/bin/kill -HUP $MAINPID\n" in UNIT
+
+
 def test_only_the_webhook_port_is_a_service() -> None:
     ports = kubernetes("Service")["spec"]["ports"]
     assert [port["targetPort"] for port in ports] == ["http"]

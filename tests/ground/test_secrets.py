@@ -37,6 +37,7 @@ from gateway.config.interpolation import Interpolator
 from gateway.config.models import GatewayConfig, NatsConfig
 from gateway.delivery.inbox.member import Member
 from gateway.server.admin import AdminSource
+from gateway.server.contents import Contents
 from gateway.server.supervisor import Changed, Orders
 from gateway.signature import SecretError, Verifier, decode_secret
 from tests.canaries import (
@@ -103,7 +104,8 @@ def broker(name: str) -> object:
 
 def orders() -> Orders:
     files = {"/run/secrets/clerk": FileContent(SecretStr(SECRET))}
-    return Orders("c.yaml", SecretStr(TEXT), files, Changed(files), 3, Member(1, "tree"))
+    contents = Contents(FileContent(SecretStr(TEXT)), files)
+    return Orders("c.yaml", contents, Changed(contents, 2), 3, Member(1, "tree"))
 
 
 def nats_broker_options(name: str) -> object:
@@ -242,7 +244,8 @@ def test_only_the_channel_of_a_worker_carries_the_text() -> None:
         with pytest.raises((TypeError, NotImplementedError)):
             msgspec.json.encode(told)
         assert type(told).decode(told.encode()) == told
-    assert Orders.decode(orders().encode()).config_text.get_secret_value() == TEXT
+    told_text = Orders.decode(orders().encode()).started_with.text.text
+    assert told_text.get_secret_value() == TEXT
 
 
 def reported(error: BaseException) -> str:
