@@ -11,6 +11,7 @@ import shutil
 import signal
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,20 +21,22 @@ import uvloop
 from pydantic import SecretStr
 from rich.console import Console
 
-from gateway.app import Blueprint, draw, load
+from gateway.app import Blueprint, draw, load, load_contents
 from gateway.brokers.base import Arrival, Need, State, Unavailable
 from gateway.clerk.samples import sample
 from gateway.commands.arrivals import arrival_line
 from gateway.commands.embedded import EmbeddedNats
 from gateway.commands.loading import print_warnings
 from gateway.commands.send import DEFAULT_URL, ENV_VARIABLE, SECRET_FILE, read_secret_file
-from gateway.commands.standin import stand_in
+from gateway.commands.standin import PREFIX, dev_streams, stand_in
 from gateway.commands.tail import follow
 from gateway.config import LoadedConfig, load_config_text
 from gateway.observability.logs import configure
+from gateway.server.contents import Contents
 from gateway.server.http import ListenError, listen
 from gateway.server.process import stop_event
-from gateway.server.run import Running, serve
+from gateway.server.redraw import Load
+from gateway.server.run import Apply, Following, Running, serve
 
 if TYPE_CHECKING:
     from gateway.commands.posting import Poster
@@ -64,15 +67,16 @@ _WATCH_AGAIN = 2.0
 def dev_command(config: Path | None, port: int | None) -> None:
     """Start a real nats-server, serve, and show every event that arrives.
 
-    No config is needed. Data and the signing secret are kept in .gateway/.
+    No config is needed; one that is given is followed while it changes. Data and the signing
+    secret are kept in .gateway/.
     """
     uvloop.run(_dev(config, port))
 
 
 async def _dev(path: Path | None, port: int | None) -> None:
     stop = stop_event(signal.SIGTERM, signal.SIGINT)
-    loaded = _load(path)
-    needs = draw(loaded).needs()
+    env = _env()
+    loaded = _load(path, env)
     config = loaded.config
     print_warnings(loaded)
     ports = (config.server.port if port is None else port, _free(config.admin.port))
@@ -83,12 +87,30 @@ async def _dev(path: Path | None, port: int | None) -> None:
     lost = asyncio.create_task(nats.end())
     lost.add_done_callback(lambda _: stop.set())
     try:
-        await _Session(draw(stand_in(loaded, nats.url, ports, needs)), nats).run(stop)
+        blueprint = draw(stand_in(loaded, nats.url, ports, draw(loaded).needs()))
+        session = _Session(blueprint, nats)
+        load = _loader(path, env, nats.url, ports)
+        await session.run(stop, load and Following(env, load=load, apply=session.change))
         if lost.done():
             raise lost.result()
     finally:
         lost.cancel()
         await nats.stop()
+
+
+def _loader(
+    path: Path | None, env: Mapping[str, str], url: str, ports: tuple[int, int]
+) -> Load | None:
+    """Give what loads a config of the user's own again, with the broker that stands in."""
+    if path is None:
+        return None
+
+    def load(contents: Contents) -> LoadedConfig:
+        read = (contents.text.text, contents.files)
+        loaded = load_contents(os.fspath(path), *read, env, stand_in=True)
+        return stand_in(loaded, url, ports, draw(loaded).needs())
+
+    return load
 
 
 class _Session:
@@ -98,33 +120,63 @@ class _Session:
         self._blueprint = blueprint
         self._nats = nats
         self._console = Console(highlight=False, soft_wrap=True)
-        self._tasks: list[asyncio.Task[None]] = []
-        self._watching = [asyncio.Event() for _ in blueprint.needs()]
-        source = next(iter(blueprint.config.sources.values()))
-        self._path = source.path
-        self._secret = source.secrets[0]
+        self._running: Running | None = None
+        self._sending: list[asyncio.Task[None]] = []
+        self._watches: list[asyncio.Task[None]] = []
 
-    async def run(self, stop: asyncio.Event) -> None:
+    async def run(self, stop: asyncio.Event, following: Following | None) -> None:
         """Serve until `stop` is set."""
         try:
-            await serve(self._blueprint, stop=stop, started=self._started)
+            await self._give_streams(self._blueprint)
+            await serve(self._blueprint, stop=stop, started=self._started, following=following)
         finally:
-            for task in self._tasks:
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+            await _end(self._sending + self._watches)
             self._console.print("stopped", style="dim")
 
-    def _started(self, running: Running) -> None:
-        url = f"http://127.0.0.1:{running.port}{self._path}"
-        self._introduce(url, running.admin_port)
-        for (broker, needs), watching in zip(
-            self._blueprint.needs().items(), self._watching, strict=True
-        ):
-            watch = self._watch(broker, needs, watching, running)
-            self._tasks.append(asyncio.create_task(watch))
-        self._tasks.append(asyncio.create_task(self._send_first_events(url)))
+    async def change(self, blueprint: Blueprint, apply: Apply) -> None:
+        """Serve, and show, what a changed table says. Raises what `apply` does."""
+        await self._give_streams(blueprint)
+        await apply(blueprint)
+        before, self._blueprint = self._address, blueprint
+        await _end(self._watches)
+        running = self._running
+        if running is not None:
+            self._watch_all(running)
+            if self._address != before:
+                self._introduce(running)
+        self._console.print("config reloaded", style="dim")
 
-    def _introduce(self, url: str, admin_port: int) -> None:
+    async def _give_streams(self, blueprint: Blueprint) -> None:
+        await self._nats.give_streams(PREFIX, dev_streams(blueprint.config))
+
+    @property
+    def _address(self) -> tuple[str, SecretStr]:
+        """Path and secret of the source that is shown."""
+        source = next(iter(self._blueprint.config.sources.values()))
+        return source.path, source.secrets[0]
+
+    def _started(self, running: Running) -> None:
+        self._running = running
+        self._introduce(running)
+        self._console.print("\nevents as they arrive in the broker; Ctrl-C ends", style="dim")
+        watching = self._watch_all(running)
+        path, secret = self._address
+        first = self._send_first_events(_url(running, path), secret, watching)
+        self._sending.append(asyncio.create_task(first))
+
+    def _watch_all(self, running: Running) -> list[asyncio.Event]:
+        """Begin to show what arrives; each event is set once nothing more can be missed."""
+        needs = self._blueprint.needs()
+        begun = [asyncio.Event() for _ in needs]
+        self._watches = [
+            asyncio.create_task(self._watch(broker, wanted, watching, running))
+            for (broker, wanted), watching in zip(needs.items(), begun, strict=True)
+        ]
+        return begun
+
+    def _introduce(self, running: Running) -> None:
+        path, secret = self._address
+        url = _url(running, path)
         streams = [
             stream.name
             for broker in self._blueprint.config.brokers.values()
@@ -134,21 +186,20 @@ class _Session:
         rows = (
             ("webhooks", url),
             ("broker", f"{self._nats.url} (a real nats-server; streams {', '.join(streams)})"),
-            ("health", f"http://127.0.0.1:{admin_port}/readyz and /metrics"),
-            ("secret", self._secret.get_secret_value()),
-            ("try", _send_line(url, self._secret)),
-            ("", _send_line(url, self._secret, "--forge")),
+            ("health", f"http://127.0.0.1:{running.admin_port}/readyz and /metrics"),
+            ("secret", secret.get_secret_value()),
+            ("try", _send_line(url, secret)),
+            ("", _send_line(url, secret, "--forge")),
         )
         for name, text in rows:
             self._console.print(f"[bold]{name:>9}[/]  {text}")
-        self._console.print("\nevents as they arrive in the broker; Ctrl-C ends", style="dim")
 
     async def _watch(
         self, broker: str, needs: tuple[Need, ...], watching: asyncio.Event, running: Running
     ) -> None:
         # Once the gateway is connected its streams exist, and those are what is to be followed.
         for _ in range(_TRIES):
-            if running.healths()[0].brokers[broker] is State.UP:
+            if running.healths()[0].brokers.get(broker) is State.UP:
                 break
             await asyncio.sleep(_TRY_AGAIN)
         while True:
@@ -162,16 +213,28 @@ class _Session:
     def _show(self, arrival: Arrival) -> None:
         self._console.print(arrival_line(arrival))
 
-    async def _send_first_events(self, url: str) -> None:
+    async def _send_first_events(
+        self, url: str, secret: SecretStr, watching: Sequence[asyncio.Event]
+    ) -> None:
         """Send a few samples, so that something is seen at once; the broker may need a moment."""
         # svix takes over half a second to import, by now the newcomer has something to read.
         from gateway.commands.posting import Poster  # noqa: PLC0415
 
-        for watching in self._watching:
-            await watching.wait()
-        async with Poster(url, self._secret) as poster:
+        for begun in watching:
+            await begun.wait()
+        async with Poster(url, secret) as poster:
             for event_type in _FIRST_EVENTS:
                 await _send_until_taken(poster, event_type)
+
+
+async def _end(tasks: Sequence[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _url(running: Running, path: str) -> str:
+    return f"http://127.0.0.1:{running.port}{path}"
 
 
 async def _send_until_taken(poster: Poster, event_type: str) -> None:
@@ -183,10 +246,14 @@ async def _send_until_taken(poster: Poster, event_type: str) -> None:
         await asyncio.sleep(_TRY_AGAIN)
 
 
-def _load(path: Path | None) -> LoadedConfig:
+def _env() -> Mapping[str, str]:
     env = dict(os.environ)
     if not env.get(ENV_VARIABLE):
         env[ENV_VARIABLE] = _own_secret().get_secret_value()
+    return env
+
+
+def _load(path: Path | None, env: Mapping[str, str]) -> LoadedConfig:
     if path is not None:
         return load(path, env, stand_in=True)
     text = resources.files("gateway.commands").joinpath("dev.yaml").read_text("utf-8")

@@ -8,8 +8,12 @@ import shutil
 import signal
 import socket
 import sys
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+
+import nats
+from nats.js import JetStreamContext
 
 from gateway import GatewayError
 
@@ -19,6 +23,8 @@ _READY_SECONDS = 15.0
 _STOP_SECONDS = 5.0
 _PORT = 4222
 """NATS' own port, so that other tools find it; any free one where it is taken."""
+_RETIRED = "retired"
+"""Before the name of a stream: its only subject, once the table has none for it."""
 
 
 class EmbeddedServerError(GatewayError):
@@ -69,6 +75,22 @@ class EmbeddedNats:
         if self._process.returncode is not None:
             raise EmbeddedServerError("ended at once", f"see {self._log}")
 
+    async def give_streams(self, prefix: str, wanted: Mapping[str, Sequence[str]]) -> None:
+        """Have the streams that begin with `prefix` take the subjects of a changed table.
+
+        A client creates what is missing and leaves the others as they are. A stream that is not in
+        `wanted` keeps what is in it, and gives its subjects free. Raises `EmbeddedServerError`.
+        """
+        try:
+            client = await nats.connect(self.url, allow_reconnect=False)
+            try:
+                await _give_streams(client.jetstream(), prefix, wanted)
+            finally:
+                await client.close()
+        except (nats.errors.Error, OSError) as error:
+            problem = f"does not take the streams of the table ({type(error).__name__})"
+            raise EmbeddedServerError(problem, f"see {self._log}") from error
+
     async def end(self) -> EmbeddedServerError:
         """Wait until it ends by itself, which it should not, and say so."""
         if self._process is not None:
@@ -97,6 +119,19 @@ class EmbeddedNats:
                 if greeting.startswith(b"INFO "):
                     return
             await asyncio.sleep(0.02)
+
+
+async def _give_streams(
+    jetstream: JetStreamContext, prefix: str, wanted: Mapping[str, Sequence[str]]
+) -> None:
+    streams = [info.config for info in await jetstream.streams_info()]
+    # First those that give free what others are to take.
+    for stream in sorted(streams, key=lambda stream: stream.name in wanted):
+        name = stream.name or ""
+        subjects = list(wanted.get(name, (f"{_RETIRED}.{name}",)))
+        if name.startswith(prefix) and stream.subjects != subjects:
+            stream.subjects = subjects
+            await jetstream.update_stream(stream)
 
 
 def _binary() -> str:

@@ -23,7 +23,10 @@ from gateway.config.models import (
     TargetConfig,
 )
 
-__all__ = ["dev_subjects", "stand_in"]
+__all__ = ["PREFIX", "dev_streams", "dev_subjects", "stand_in"]
+
+PREFIX = "DEV_"
+"""What the names of the stand-in's own streams begin with."""
 
 _ENTITIES = sorted({known.entity for known in (*CATALOGUE.values(), *ALSO_SEEN.values())})
 
@@ -54,6 +57,17 @@ def stand_in(
     return dataclasses.replace(loaded, config=changed)
 
 
+def dev_streams(config: GatewayConfig) -> dict[str, tuple[str, ...]]:
+    """Give the subjects of each stream that `stand_in` has added."""
+    return {
+        stream.name: stream.subjects
+        for broker in config.brokers.values()
+        if isinstance(broker, NatsConfig)
+        for stream in broker.streams
+        if stream.name.startswith(PREFIX)
+    }
+
+
 def dev_subjects(needs: Iterable[Need]) -> tuple[str, ...]:
     """Give stream subjects that take every destination, none overlapping another."""
     wanted = dict.fromkeys(pattern for need in needs for pattern in _patterns(need))
@@ -82,7 +96,7 @@ def _brokers(
         name: NatsConfig(
             kind="nats",
             servers=(url,),
-            streams=(StreamConfig(name=f"DEV_{name}", subjects=(_subject(name, ">"),)),),
+            streams=(StreamConfig(name=f"{PREFIX}{name}", subjects=(_subject(name, ">"),)),),
         )
         for name, broker in missing.items()
         if broker.kind == "kafka"
@@ -97,7 +111,7 @@ def _brokers(
     wanted = (need for name in stored for need in needs.get(name, ()))
     if subjects := dev_subjects(need for need in wanted if not _is_taken(need, taken)):
         own = nats[stored[0]]
-        streams = (*own.streams, StreamConfig(name=f"DEV_{stored[0]}", subjects=subjects))
+        streams = (*own.streams, StreamConfig(name=f"{PREFIX}{stored[0]}", subjects=subjects))
         nats[stored[0]] = own.model_copy(update={"streams": streams})
     return kafka | nats
 

@@ -228,6 +228,52 @@ def test_the_broker_of_the_config_is_used_where_it_has_servers(
     assert len(asyncio.run(stream_messages(nats_server.url, name))) == 5
 
 
+def test_a_changed_table_counts_and_is_shown(dev: Dev, tmp_path: Path) -> None:
+    """Also where it wants other streams than the one before, and another path and secret."""
+    brokers: dict[str, Any] = {"bus": {"kind": "nats"}, "events": {"kind": "kafka"}}
+    path = config(tmp_path, brokers, {"broker": "bus", "subject": "one.{type}"})
+    running = dev("--config", path)
+    running.until_written("bus/one.user.updated ")
+    renamed = {"other": {"kind": "nats"}, "events": {"kind": "kafka"}}
+    for times, (changed, *targets) in enumerate(
+        [
+            (brokers, {"broker": "bus", "subject": "two.{type}"}),
+            (renamed, {"broker": "other", "subject": "one.{type}"}),
+            (renamed, {"broker": "events", "topic": "three"}),
+        ],
+        1,
+    ):
+        config(tmp_path, changed, *targets)
+        running.until_written("config reloaded", times)
+        sent = type_line(running.written, cwd=tmp_path)
+        assert (sent.code, sent.err) == (0, ""), sent.out
+        svix_id = sent.out.split()[3]
+        (target,) = targets
+        wanted = target.get("subject", "kafka.events.three").replace("{type}", "user.created")
+        written = running.until_written(svix_id)
+        (shown,) = [one for one in written.splitlines() if svix_id in one]
+        assert f"/{wanted} " in shown
+    content = json.loads(path.read_text())
+    content["sources"]["clerk"] |= {"path": "/elsewhere", "secrets": [SHOWN_BY_DEV]}
+    path.write_text(json.dumps(content))
+    written = running.until_written("config reloaded", 4)
+    assert written.count(SHOWN_BY_DEV) == 1
+    last = written[written.rindex("webhooks  ") :]
+    assert line(last, "webhooks").endswith("/elsewhere")
+    path.write_text("routes: [")
+    assert "mine.yaml:1:" in running.until_written("config not reloaded")
+
+
+def test_a_second_run_takes_a_changed_table(dev: Dev, tmp_path: Path) -> None:
+    """The streams of the first run are there, and take what the second one wants."""
+    path = config(tmp_path, {"bus": {"kind": "nats"}}, {"broker": "bus", "subject": "one.{type}"})
+    first = dev("--config", path)
+    first.until_written("bus/one.user.updated ")
+    assert first.end() == 0
+    config(tmp_path, {"new": {"kind": "nats"}}, {"broker": "new", "subject": "one.two.{type}"})
+    dev("--config", path).until_written("new/one.two.user.updated ")
+
+
 def test_a_port_in_use(tmp_path: Path) -> None:
     with socket.socket() as other:
         other.bind((LOOPBACK, 0))
