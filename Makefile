@@ -57,9 +57,21 @@ lint: venv-test ## Check style, types, the Dockerfile and the example config, an
 	@$(BIN)/mypy
 	@$(BIN)/hadolint Dockerfile
 	@$(BIN)/python tools/config_reference.py --check
+	@for file in config tests; do $(BIN)/gateway schema $$file | \
+		diff schemas/$$file.schema.json - >/dev/null || { echo \
+		"run: $(BIN)/gateway schema $$file > schemas/$$file.schema.json" >&2; exit 1; }; done
 	@export CLERK_WEBHOOK_SIGNING_SECRET=whsec_$$(printf an-example-of-a-secret | base64) && \
 		$(BIN)/gateway check --config config.example.yaml && \
 		$(BIN)/gateway test --config config.example.yaml --coverage
+
+.PHONY: editor
+editor: venv-test ## Open configs in the language server that editors use for YAML (needs Node.js 20)
+	@command -v node >/dev/null && command -v npm >/dev/null || { echo "make editor needs Node.js 20" \
+		"or newer, with npm" >&2; exit 1; }
+	@mkdir -p .cache/editor
+	@cp tests/editor/package.json tests/editor/package-lock.json tests/editor/.npmrc .cache/editor/
+	@npm ci --prefix .cache/editor --ignore-scripts --no-audit --no-fund --loglevel=error
+	@$(BIN)/python -m pytest tests/editor/editor.py $(ARGS)
 
 .PHONY: format
 format: venv-test ## Format the code and mend what can be mended by itself

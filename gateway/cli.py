@@ -16,6 +16,7 @@ from gateway.commands.check import check_command
 from gateway.commands.dev import dev_command
 from gateway.commands.explain import explain_command
 from gateway.commands.inbox import inbox_command
+from gateway.commands.schema import schema_command
 from gateway.commands.send import send_command
 from gateway.commands.serve import serve_command
 from gateway.commands.tail import tail_command
@@ -39,6 +40,7 @@ for _command in (
     send_command,
     tail_command,
     inbox_command,
+    schema_command,
 ):
     cli.add_command(_command)
 

@@ -17,7 +17,7 @@ from pydantic.fields import FieldInfo
 
 from gateway.config.base import bare_type
 from gateway.config.models import GatewayConfig, KafkaConfig, NatsConfig
-from gateway.config.units import format_duration, format_size, parse_duration, parse_size
+from gateway.config.written import as_written
 from gateway.testing.models import TestsFile
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -94,19 +94,11 @@ def _default(field: FieldInfo) -> str:
         return "none"
     if isinstance(value, SecretStr):
         return "empty"
-    return f"`{_shown(value, field)}`"
+    return f"`{_shown(as_written(value, field))}`"
 
 
-def _shown(value: Any, field: FieldInfo) -> str:
-    """Write a number in the unit that the field's examples have."""
-    example = next(iter(field.examples or ()), None)
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(example, str) and isinstance(value, float) and parse_duration(example):
-        return "0s" if value == 0 else format_duration(value)
-    if isinstance(example, str) and isinstance(value, int) and parse_size(example):
-        return format_size(value)
-    return str(value)
+def _shown(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def main() -> int:

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field, JsonValue
 
 from gateway.config.base import Model
 from gateway.config.fields import FilePath, Name, NonEmpty, StreamName
 from gateway.config.units import Duration, PositiveDuration, Size
 
-__all__ = ["DeadLetterConfig", "DedupeConfig", "DeliveryConfig", "InboxConfig", "LedgerConfig"]
+__all__ = [
+    "A_DESTINATION",
+    "DeadLetterConfig",
+    "DedupeConfig",
+    "DeliveryConfig",
+    "InboxConfig",
+    "LedgerConfig",
+]
+
+A_DESTINATION: Final[dict[str, JsonValue]] = {
+    "anyOf": [{"required": ["topic"]}, {"required": ["subject"]}]
+}
+"""What editors are told; which of the two it is depends on the broker's kind."""
 
 
 class DedupeConfig(Model):
@@ -76,6 +88,8 @@ class LedgerConfig(Model):
 
 class DeadLetterConfig(Model):
     """Where what is refused for good goes, with its original body."""
+
+    model_config = ConfigDict(json_schema_extra=A_DESTINATION)
 
     broker: Name = Field(description="The name of a broker under `brokers`.", examples=["events"])
     topic: NonEmpty | None = Field(

@@ -1,6 +1,8 @@
 """The kinds of text that config fields hold, each with its check.
 
-No check repeats the value it refuses: it may be a secret, or come from the environment.
+No check repeats the value it refuses: it may be a secret, or come from the environment. What an
+editor is told is as much of the check as a regular expression can say, and refuses nothing that
+the check takes.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ import re
 from typing import Annotated, Final
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, SecretStr
+from pydantic import AfterValidator, SecretStr, WithJsonSchema
 
 from gateway.address import parse_network
 from gateway.config.names import closest
@@ -141,22 +143,91 @@ def _field_path(value: str) -> str:
     return value
 
 
+def _told(pattern: str, problem: str) -> WithJsonSchema:
+    """Say of a text in JSON Schema what it looks like; `problem` is what editors show.
+
+    A secret has no `format: password` there: nothing in a file is hidden by it, and some editors
+    refuse the word.
+    """
+    return WithJsonSchema({"type": "string", "pattern": pattern, "patternErrorMessage": problem})
+
+
+_OCTET: Final = "(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
+_NETWORK: Final = (
+    rf"(?:{_OCTET}(?:\.{_OCTET}){{3}}|[0-9A-Fa-f]*:[0-9A-Fa-f:.]*)(?:/[0-9.]{{1,15}})?"
+)
+_NOT_EMPTY: Final = _told(r"\S", "Must not be empty.")
+_IS_NETWORK: Final = _told(
+    f"^{_NETWORK}$", "Expected a CIDR such as 10.0.0.0/8, or one IP address."
+)
+
 Name = Annotated[
-    str, AfterValidator(_name), Field(json_schema_extra={"pattern": f"^{_NAME.pattern}$"})
+    str,
+    AfterValidator(_name),
+    _told(
+        f"^{_NAME.pattern}$",
+        "Expected a name of letters, digits, _ and -, with a letter or digit first.",
+    ),
 ]
 """What other parts of the file, metrics and headers call something."""
-NonEmpty = Annotated[str, AfterValidator(_non_empty)]
-FilePath = Annotated[str, AfterValidator(_non_empty)]
+NonEmpty = Annotated[str, AfterValidator(_non_empty), _NOT_EMPTY]
+FilePath = Annotated[str, AfterValidator(_non_empty), _NOT_EMPTY]
 """A file, relative to the directory that the gateway is started in."""
-UrlPath = Annotated[str, AfterValidator(_url_path)]
-Cidr = Annotated[str, AfterValidator(_cidr)]
-SenderNetwork = Annotated[str, AfterValidator(_sender_network)]
+UrlPath = Annotated[
+    str,
+    AfterValidator(_url_path),
+    _told(
+        '^/[!"$&->@-~]*$',
+        "Expected a path of visible ASCII characters that begins with /, without ?, # and %.",
+    ),
+]
+Cidr = Annotated[str, AfterValidator(_cidr), _IS_NETWORK]
+SenderNetwork = Annotated[
+    str,
+    AfterValidator(_sender_network),
+    WithJsonSchema(
+        {"anyOf": [_IS_NETWORK.json_schema, {"type": "string", "enum": [*svix_addresses.names()]}]}
+    ),
+]
 """A CIDR, one address, or `svix`, `svix:us`, ... for the addresses that Svix publishes."""
-UriReference = Annotated[str, AfterValidator(_uri_reference)]
-SigningSecret = Annotated[SecretStr, AfterValidator(_signing_secret)]
+UriReference = Annotated[
+    str,
+    AfterValidator(_uri_reference),
+    _told(
+        f"^{_URI.pattern}$",
+        "Expected a URI or a relative reference such as clerk/main (RFC 3986).",
+    ),
+]
+SigningSecret = Annotated[
+    SecretStr,
+    AfterValidator(_signing_secret),
+    # 22 characters of base64 hold the 16 bytes that a key has at least.
+    _told(
+        r"^\s*(?:v1,)?\s*(?:whsec_)?[A-Za-z0-9+/]{22,}={0,2}\s*$",
+        "Expected a signing secret, whsec_ and base64; better, a ${...} that holds it.",
+    ),
+]
 """`whsec_` and base64, the base64 alone, or `v1,whsec_…`; what is kept has no `v1,`."""
-Password = Annotated[SecretStr, AfterValidator(_password)]
-AdminToken = Annotated[SecretStr, AfterValidator(_admin_token)]
+Password = Annotated[SecretStr, AfterValidator(_password), _told(r"[\s\S]", "Must not be empty.")]
+AdminToken = Annotated[
+    SecretStr,
+    AfterValidator(_admin_token),
+    _told(
+        f"^(?:{_ADMIN_TOKEN.pattern})?$",
+        "Expected at least 16 visible ASCII characters without spaces, or nothing.",
+    ),
+]
 """Empty: there is none."""
-StreamName = Annotated[str, AfterValidator(_stream_name)]
-FieldPath = Annotated[str, AfterValidator(_field_path)]
+StreamName = Annotated[
+    str,
+    AfterValidator(_stream_name),
+    _told(f"^{_STREAM.pattern}$", "Expected a stream name without spaces, dots, *, > and slashes."),
+]
+FieldPath = Annotated[
+    str,
+    AfterValidator(_field_path),
+    _told(
+        f"^{_FIELD_PATH.pattern}$",
+        "Expected a dotted path into the event, such as data.private_metadata.",
+    ),
+]

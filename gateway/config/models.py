@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from gateway.config.admin import AdminConfig
 from gateway.config.base import Model
@@ -21,6 +21,7 @@ from gateway.config.brokers import (
     TopicsConfig,
 )
 from gateway.config.delivery import (
+    A_DESTINATION,
     DeadLetterConfig,
     DedupeConfig,
     DeliveryConfig,
@@ -214,6 +215,8 @@ class HeaderOptions(Model):
 class TargetConfig(Model):
     """One destination of a route: a Kafka topic or a NATS subject."""
 
+    model_config = ConfigDict(json_schema_extra=A_DESTINATION)
+
     broker: Name = Field(description="The name of a broker under `brokers`.", examples=["events"])
     topic: NonEmpty | None = Field(
         default=None,
@@ -283,6 +286,7 @@ class RouteConfig(Model):
         default=None,
         description="The sources it takes events of. Default: all. Say it when there are several.",
         examples=[["clerk"]],
+        json_schema_extra={"minItems": 1},
     )
     when: NonEmpty | None = Field(
         default=None,
@@ -292,6 +296,7 @@ class RouteConfig(Model):
     targets: tuple[TargetConfig, ...] = Field(
         description="Where the events go: to all of these.",
         examples=[[{"broker": "events", "topic": "clerk.users"}]],
+        json_schema_extra={"minItems": 1},
     )
 
 
@@ -321,10 +326,12 @@ class GatewayConfig(Model):
     sources: dict[Name, SourceConfig] = Field(
         description="Who sends webhooks, by a name of your choice.",
         examples=[{"clerk": {"secrets": ["${CLERK_WEBHOOK_SIGNING_SECRET}"]}}],
+        json_schema_extra={"minProperties": 1},
     )
     brokers: dict[Name, BrokerConfig] = Field(
         description="Where events can go, by a name of your choice.",
         examples=[{"bus": {"kind": "nats", "servers": ["nats://localhost:4222"]}}],
+        json_schema_extra={"minProperties": 1},
     )
     routes: tuple[RouteConfig, ...] = Field(
         description="Which events go where. Every route that matches delivers.",

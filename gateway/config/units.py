@@ -110,20 +110,38 @@ def _size(value: object) -> object:
     return value
 
 
+_DURATION_PROBLEM: Final = "Expected a number and its unit, ms, s, m, h or d, such as 10s."
+_SIZE_PROBLEM: Final = (
+    "Expected a number and its unit, kB, MB, GB, KiB, MiB or GiB, such as 512KiB; a bare number is"
+    " bytes."
+)
+_SOME_DIGIT: Final = "(?=[0-9.]*[1-9])"
+"""More than zero."""
+
 Duration = Annotated[
     float,
     BeforeValidator(_duration),
     WithJsonSchema(
         {
             "type": "string",
-            "pattern": f"^{_DURATION.pattern}$",
-            "description": "A number and its unit: ms, s, m, h or d. Seconds once loaded.",
+            "pattern": rf"^\s*{_DURATION.pattern}\s*$",
+            "patternErrorMessage": _DURATION_PROBLEM,
         }
     ),
 ]
 """Seconds, zero or more."""
 
-PositiveDuration = Annotated[Duration, Field(gt=0)]
+PositiveDuration = Annotated[
+    Duration,
+    Field(gt=0),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "pattern": rf"^\s*{_SOME_DIGIT}{_DURATION.pattern}\s*$",
+            "patternErrorMessage": _DURATION_PROBLEM,
+        }
+    ),
+]
 """Seconds, more than zero."""
 
 Size = Annotated[
@@ -132,10 +150,13 @@ Size = Annotated[
     WithJsonSchema(
         {
             "anyOf": [
-                {"type": "integer", "exclusiveMinimum": 0},
-                {"type": "string", "pattern": f"^{_SIZE.pattern}$"},
-            ],
-            "description": "A number and kB, MB, GB, KiB, MiB or GiB; a bare number is bytes.",
+                {
+                    "type": "string",
+                    "pattern": rf"^\s*{_SOME_DIGIT}{_SIZE.pattern}\s*$",
+                    "patternErrorMessage": _SIZE_PROBLEM,
+                },
+                {"type": "integer", "minimum": 1, "maximum": _MAX_SIZE},
+            ]
         }
     ),
 ]

@@ -18,6 +18,7 @@ PAGES = {
 PART = "…"
 
 _FENCE = re.compile(r"^( *)```(\w+)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
+_COMMANDS = "dev|serve|check|test|send|tail|inbox|schema|init"
 _MARK = re.compile(r"<!-- config: (\w+) -->\s*\Z")
 
 
@@ -83,13 +84,11 @@ def commands() -> list[tuple[str, list[str]]]:
     for block in blocks("sh", "console", "text"):
         for line in block.text.splitlines():
             text = line.removeprefix("$ ")
-            for part in re.split(r" && | \| ", text):
+            for part in re.split(r" && | \| | > \S+", text):
                 match = re.match(r"(?:\S*/bin/)?gateway (\w.*)", part)
                 if match and (block.language == "sh" or line.startswith("$ ")):
                     found.append((f"{block}: {part}", shlex.split(match[1], comments=True)))
     for page, text in PAGES.items():
-        inlines = re.findall(
-            r"`gateway ((?:dev|serve|check|explain|test|send|tail|inbox)\b[^`]*)`", text
-        )
+        inlines = re.findall(rf"`gateway ((?:{_COMMANDS})\b[^`]*)`", text)
         found += [(f"{page}: {inline}", [*shlex.split(inline), PART]) for inline in inlines]
     return found

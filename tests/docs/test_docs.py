@@ -14,14 +14,17 @@ from typing import Any
 
 import click
 import pytest
+from jsonschema import Draft7Validator
 
 from gateway.app import draw, load
 from gateway.clerk.catalogue import KEY_PATHS, OTHER_KEY_PATHS
 from gateway.cli import cli
-from gateway.config import ConfigError
+from gateway.config import ConfigError, GatewayConfig
+from gateway.config.json_schema import json_schema
 from gateway.observability.metrics import AdminMetrics, ConfigMetrics, LedgerMetrics, Metrics
 from gateway.routing.template import Template
 from tests.canaries import DOCS_SECRET as SECRET
+from tests.config.documents import as_written_in
 from tests.docs.pages import PAGES, PART, ROOT, Block, blocks, code, commands, section, table
 from tests.e2e.test_wrong_keys import WORDS
 
@@ -51,6 +54,11 @@ def warnings_of(text: str, directory: Path) -> tuple[object, ...]:
 @pytest.mark.parametrize("block", WHOLE, ids=str)
 def test_every_config_on_the_pages_loads_without_a_warning(block: Block, tmp_path: Path) -> None:
     assert warnings_of(block.text, tmp_path) == ()
+
+
+@pytest.mark.parametrize("block", WHOLE, ids=str)
+def test_every_config_on_the_pages_fits_the_schema(block: Block) -> None:
+    Draft7Validator(json_schema(GatewayConfig)).validate(as_written_in(block.text))
 
 
 def test_the_pages_have_configs_to_load() -> None:
@@ -103,16 +111,20 @@ def test_the_faults_on_the_page_are_those_that_are_found(tmp_path: Path) -> None
     assert str(found.value).replace(f"{tmp_path}/", "").strip() == shown.strip()
 
 
-@pytest.mark.parametrize("name", ["compose.config.yaml", "systemd.config.yaml"])
-def test_the_configs_to_deploy_load(name: str, tmp_path: Path) -> None:
-    assert warnings_of((ROOT / "deploy" / name).read_text(), tmp_path) == ()
-
-
-def test_the_config_in_the_kubernetes_manifest_loads(tmp_path: Path) -> None:
+def deployed() -> dict[str, str]:
+    """Give the text of each config that is there to be deployed."""
+    found = {path.name: path.read_text() for path in ROOT.glob("deploy/*.config.yaml")}
     manifest = (ROOT / "deploy" / "kubernetes.yaml").read_text()
     _, _, config = manifest.partition("  config.yaml: |\n")
     config, _, _ = config.partition("\n---\n")
-    assert warnings_of(re.sub("^    ", "", config, flags=re.MULTILINE), tmp_path) == ()
+    return found | {"kubernetes.yaml": re.sub("^    ", "", config, flags=re.MULTILINE)}
+
+
+@pytest.mark.parametrize("name", ["compose.config.yaml", "systemd.config.yaml", "kubernetes.yaml"])
+def test_the_configs_to_deploy_load_and_fit_the_schema(name: str, tmp_path: Path) -> None:
+    text = deployed()[name]
+    assert warnings_of(text, tmp_path) == ()
+    Draft7Validator(json_schema(GatewayConfig)).validate(as_written_in(text))
 
 
 @pytest.mark.parametrize(("where", "words"), commands(), ids=lambda value: str(value)[:60])
