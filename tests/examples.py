@@ -47,7 +47,9 @@ class Example:
         content = yaml.safe_load(self.tests.read_text())
         cases = TestsFile.model_validate_json(json.dumps(content)).tests
         bodies = Bodies(self.tests.parent)
-        return [(case, bodies.make(case)) for case in cases]
+        for at, case in enumerate(cases):
+            assert list(bodies.make(("tests", at), case)) == []
+        return [(case, bodies.at(("tests", at))) for at, case in enumerate(cases)]
 
 
 EXAMPLES = [

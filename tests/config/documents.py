@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from copy import deepcopy
-from typing import Any, get_args, get_origin
+from typing import Any, TypeGuard, get_args, get_origin
 
 from hypothesis import strategies as st
 from pydantic import BaseModel
@@ -75,10 +75,13 @@ def _full_value(name: str, info: FieldInfo) -> Any:
 def models_take(document: Any) -> bool:
     """Tell whether the models take a document, as the loader reads it from a file."""
     read = read_document(json.dumps(document), "config.yaml", Interpolator({}))
-    return isinstance(validate(read.value, Suggester()), GatewayConfig) and not read.problems
+    return (
+        isinstance(validate(GatewayConfig, read.value, Suggester()), GatewayConfig)
+        and not read.problems
+    )
 
 
-def is_model(wanted: Any) -> bool:
+def is_model(wanted: Any) -> TypeGuard[type[BaseModel]]:
     return isinstance(wanted, type) and issubclass(wanted, BaseModel)
 
 

@@ -18,7 +18,7 @@ PAGES = {
 PART = "…"
 
 _FENCE = re.compile(r"^( *)```(\w+)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
-_COMMANDS = "dev|serve|check|test|send|tail|inbox|schema|init"
+_COMMANDS = "dev|serve|check|explain|test|send|tail|inbox|schema|init"
 _MARK = re.compile(r"<!-- config: (\w+) -->\s*\Z")
 
 
