@@ -9,7 +9,8 @@ from typing import Any
 
 import yaml
 
-from gateway.testing.events import Bodies
+from gateway.clerk.changes import assign, remove
+from gateway.clerk.samples import sample
 from gateway.testing.models import Case, TestsFile
 from tests.canaries import OTHER_SECRET, SECRET
 
@@ -19,6 +20,7 @@ SECRETS = {
     "CLERK_BILLING_SIGNING_SECRET": OTHER_SECRET,
 }
 """What the environment must have, so that a recipe's config can be loaded."""
+_NOW_MS = 1_767_225_600_000
 
 
 @dataclass(frozen=True)
@@ -46,10 +48,17 @@ class Example:
         """Give each of its tests with the body of its event."""
         content = yaml.safe_load(self.tests.read_text())
         cases = TestsFile.model_validate_json(json.dumps(content)).tests
-        bodies = Bodies(self.tests.parent)
-        for at, case in enumerate(cases):
-            assert list(bodies.make(("tests", at), case)) == []
-        return [(case, bodies.at(("tests", at))) for at, case in enumerate(cases)]
+        return [(case, _body(case)) for case in cases]
+
+
+def _body(case: Case) -> bytes:
+    assert case.event is not None, "the recipes name the types of their events"
+    event: dict[str, Any] = json.loads(sample(case.event, _NOW_MS))
+    for path, value in case.set.items():
+        assign(event, path, value)
+    for path in case.unset:
+        remove(event, path)
+    return json.dumps(event).encode()
 
 
 EXAMPLES = [

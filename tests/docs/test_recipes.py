@@ -41,7 +41,8 @@ def test_the_configs_on_the_page_are_the_files() -> None:
         for example in EXAMPLES
         for path in (example.config, example.tests)
     }
-    assert [text for text in shown if text not in files.values()] == []
+    changed = [text for text in shown if text not in files.values()]
+    assert changed == [], "run: python tools/recipes_page.py"
     configs = {example.name for example in EXAMPLES}
     assert {name for name, text in files.items() if text in shown} >= configs
     # Which file it is stands before each of them.
@@ -86,7 +87,8 @@ def test_what_is_typed_prints_what_is_shown(block: Block) -> None:
         words = shlex.split(command)
         assert words[0] == "gateway", command
         done = in_process(*words[1:])
-        assert same(done.err + done.out) == same(shown), f"{block}: {command}"
+        told = f"{block}: {command}; run: python tools/recipes_page.py"
+        assert same(done.err + done.out) == same(shown), told
 
 
 def same(text: str) -> str:

@@ -26,10 +26,10 @@ class Stored:
     seq: int
 
 
-async def kafka_records(bootstrap: str, topic: str, **login: Any) -> list[Any]:
-    """Give all records of a topic by partition and offset, as aiokafka reads them."""
+async def kafka_records(bootstrap: str, *topics: str, **login: Any) -> list[Any]:
+    """Give all records of topics by partition and offset, as aiokafka reads them."""
     consumer = AIOKafkaConsumer(
-        topic,
+        *topics,
         bootstrap_servers=bootstrap,
         auto_offset_reset="earliest",
         enable_auto_commit=False,
@@ -46,7 +46,7 @@ async def kafka_records(bootstrap: str, topic: str, **login: Any) -> list[Any]:
                         records += batch
     finally:
         await consumer.stop()
-    return sorted(records, key=lambda record: (record.partition, record.offset))
+    return sorted(records, key=lambda record: (record.topic, record.partition, record.offset))
 
 
 @asynccontextmanager

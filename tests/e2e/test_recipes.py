@@ -19,6 +19,7 @@ import pytest
 
 from gateway.testing.models import Case, Expectation
 from tests.canaries import TOKEN
+from tests.commands.command import gateway as command
 from tests.e2e.client import PATIENCE, Answer, Client, new_id, signed, until
 from tests.e2e.gateway_process import PATH, GatewayProcess
 from tests.e2e.readback import kafka_records, nats_client, stream_messages
@@ -108,13 +109,12 @@ class Site:
         found = [
             Record(
                 self._broker("kafka"),
-                topic,
+                record.topic,
                 None if record.key is None else record.key.decode(),
                 {name: value.decode() for name, value in record.headers},
                 record.value,
             )
-            for topic in sorted(self.topics())
-            for record in await kafka_records(self.kafka.bootstrap, topic)
+            for record in await kafka_records(self.kafka.bootstrap, *self.topics())
         ]
         async with nats_client(self.nats.url) as client:
             streams = [stream.config.name for stream in await client.jetstream().streams_info()]
@@ -170,6 +170,10 @@ async def test_what_its_tests_expect_is_what_arrives(
         gateway.kill()
     # Nothing more can come now.
     compare(site, await site.records())
+    told = await asyncio.to_thread(
+        command, "check", "--config", example.config, "--connect", cwd=tmp_path
+    )
+    assert told.code == 0, told.out
 
 
 async def post(client: Client, site: Site, svix_id: str, case: Case, body: bytes) -> Answer:
