@@ -259,7 +259,7 @@ def _changes(draw: st.DrawFn) -> dict[str, Any]:
     return {name: draw(changes[name]) for name in sorted(chosen)}
 
 
-def requests(config: Config) -> st.SearchStrategy[list[tuple[str, bytes]]]:
-    """Give a few bodies, each with the source that it comes to."""
+def requests(config: Config, count: int) -> st.SearchStrategy[list[tuple[str, bytes]]]:
+    """Give so many bodies, each with the source that it comes to."""
     one = st.tuples(st.sampled_from(sorted(config["sources"])), bodies())
-    return st.lists(one, min_size=1, max_size=6)
+    return st.lists(one, min_size=count, max_size=count)
