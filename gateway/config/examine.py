@@ -113,7 +113,7 @@ def _found(
 
 def _limited(problems: Iterable[Problem]) -> Iterator[Problem]:
     """End after so many errors, and leave out the warnings after as many of them."""
-    count = {"error": 0, "warning": 0}
+    count = {"error": 0, "warning": 0, "note": 0}
     for problem in problems:
         count[problem.severity] += 1
         if count[problem.severity] <= MAX_PROBLEMS:

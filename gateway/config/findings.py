@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
 
 from gateway.config.names import Suggester
-from gateway.config.problems import DocumentPath, Positions
+from gateway.config.problems import DocumentPath, Positions, Severity
 
 __all__ = ["Finding", "View"]
 
@@ -17,7 +16,7 @@ class Finding:
 
     path: DocumentPath
     message: str
-    severity: Literal["error", "warning"] = "error"
+    severity: Severity = "error"
     uses: tuple[DocumentPath, ...] = ()
     """What else it was concluded from; it is dropped when that is faulty by itself."""
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 from pydantic import SecretStr
 
@@ -18,7 +18,14 @@ from gateway.config.files import FileContent, FileReader, read_file, read_regula
 from gateway.config.findings import Finding, View
 from gateway.config.interpolation import Interpolator
 from gateway.config.models import GatewayConfig
-from gateway.config.problems import ConfigError, DocumentPath, LineIndex, Positions, Problem
+from gateway.config.problems import (
+    ConfigError,
+    DocumentPath,
+    LineIndex,
+    Positions,
+    Problem,
+    Severity,
+)
 from gateway.config.rules import check
 
 __all__ = [
@@ -61,7 +68,7 @@ class LoadedConfig:
         self,
         path: DocumentPath,
         message: str,
-        severity: Literal["error", "warning"] = "error",
+        severity: Severity = "error",
         offset: int = 0,
     ) -> Problem:
         """Make a problem of a place in the config, `offset` characters into its value.

@@ -20,6 +20,7 @@ __all__ = [
     "Position",
     "Positions",
     "Problem",
+    "Severity",
     "render",
 ]
 
@@ -33,7 +34,8 @@ _LINE_END: Final = re.compile("\r\n?|\n")
 DocumentPath = tuple[str | int, ...]
 """The way to a value: `("routes", 0, "when")`."""
 
-Severity = Literal["error", "warning"]
+Severity = Literal["error", "warning", "note"]
+"""A note is worth to be known and may well be meant."""
 
 
 class Position(msgspec.Struct, frozen=True, gc=False):
@@ -61,11 +63,11 @@ class Problem:
     def render(self, file: str) -> str:
         """Give `file:line:col: message`, which editors and terminals make clickable."""
         place = f"{file}:{self.line}:{self.col}" if self.line else file
-        warning = "warning: " if self.severity == "warning" else ""
+        severity = "" if self.severity == "error" else f"{self.severity}: "
         message = self.message
         if len(message) > _MAX_MESSAGE:
             message = f"{message[:_MAX_MESSAGE]}…"
-        return f"{place}: {warning}{message}"
+        return f"{place}: {severity}{message}"
 
 
 def render(file: str, problems: Sequence[Problem]) -> list[str]:

@@ -81,23 +81,27 @@ class TextTooLongError(GatewayError):
 class Template:
     """One compiled template; immutable."""
 
-    __slots__ = ("_parts", "fields", "is_literal", "paths", "prefix", "source")
+    __slots__ = ("fields", "is_literal", "offsets", "parts", "paths", "prefix", "source")
 
     def __init__(self, source: str) -> None:
         """Compile, or raise `TemplateSyntaxError`."""
         self.source = source
-        self._parts = _parse(source)
-        first = self._parts[0] if self._parts else ""
+        offsets: list[int] = []
+        self.parts: tuple[str | Expression, ...] = _parse(source, offsets)
+        """Literals and placeholders, in order."""
+        self.offsets = tuple(offsets)
+        """Where each placeholder's expression begins in the source, 0-based."""
+        first = self.parts[0] if self.parts else ""
         self.prefix: str = first if isinstance(first, str) else ""
         """The literal before the first placeholder."""
-        self.is_literal = not any(isinstance(part, Expression) for part in self._parts)
+        self.is_literal = not any(isinstance(part, Expression) for part in self.parts)
         """Whether there is no placeholder, so that `prefix` is the whole."""
         self.fields: frozenset[str] = frozenset().union(
-            *(part.fields for part in self._parts if isinstance(part, Expression))
+            *(part.fields for part in self.parts if isinstance(part, Expression))
         )
         """Every field name that its expressions read."""
         self.paths: frozenset[str] = frozenset(
-            part.path for part in self._parts if isinstance(part, Expression) and part.path
+            part.path for part in self.parts if isinstance(part, Expression) and part.path
         )
         """The placeholders that are dotted paths and nothing else."""
 
@@ -109,7 +113,7 @@ class Template:
         """
         return "".join(
             part if isinstance(part, str) else values.get(part.path or "", "*")
-            for part in self._parts
+            for part in self.parts
         )
 
     def destination(self, scope: Mapping[str, Any]) -> str:
@@ -119,7 +123,7 @@ class Template:
         Raises `ExpressionError`, also for a value that is null, empty, or not a scalar.
         """
         rendered = ""
-        for part in self._parts:
+        for part in self.parts:
             rendered += part if isinstance(part, str) else _destination_value(part, scope)
             if len(rendered) > _MAX_DESTINATION:
                 break
@@ -138,7 +142,7 @@ class Template:
 
     def _render(self, scope: Mapping[str, Any], clean: Callable[[str], str]) -> str:
         rendered = ""
-        for part in self._parts:
+        for part in self.parts:
             text = part if isinstance(part, str) else _text_of(part, part.evaluate(scope))
             rendered += clean(text)
             if len(rendered) > MAX_TEXT:
@@ -212,7 +216,8 @@ def _json(value: object) -> str:
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
 
 
-def _parse(source: str) -> tuple[str | Expression, ...]:
+def _parse(source: str, offsets: list[int]) -> tuple[str | Expression, ...]:
+    """Give the parts, and add to `offsets` where each expression begins."""
     if len(source) > MAX_TEMPLATE:
         problem = f"longer than {MAX_TEMPLATE} characters"
         raise TemplateSyntaxError(source, problem, 0)
@@ -233,6 +238,7 @@ def _parse(source: str) -> tuple[str | Expression, ...]:
             parts.append(literal)
             literal = ""
         parts.append(_compile(source, at, end))
+        offsets.append(end - len(source[at:end].lstrip()))
         at = end + 1
     if literal:
         parts.append(literal)
