@@ -61,7 +61,7 @@ lint: venv-test ## Check style, types, the Dockerfile and the example config, an
 		diff schemas/$$file.schema.json - >/dev/null || { echo \
 		"run: $(BIN)/gateway schema $$file > schemas/$$file.schema.json" >&2; exit 1; }; done
 	@export CLERK_WEBHOOK_SIGNING_SECRET=whsec_$$(printf an-example-of-a-secret | base64) && \
-		$(BIN)/gateway check --config config.example.yaml && \
+		$(BIN)/gateway check --strict --config config.example.yaml && \
 		$(BIN)/gateway test --config config.example.yaml --coverage
 
 .PHONY: editor

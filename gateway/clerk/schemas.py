@@ -29,7 +29,7 @@ _COMPONENTS: Final = "components.json"
 _DATA_ID: Final[Steps] = ("data", "id")
 _NULL: Final = frozenset({"null"})
 _KINDS: Final = {**{kind: kind for kind in ANY}, "integer": "number"}
-_MAX_CACHED: Final = 8192
+_MAX_CACHED: Final = 32_768
 
 
 class FieldView(msgspec.Struct, frozen=True):
@@ -114,22 +114,22 @@ def lookup(event_type: str, steps: Sequence[str | int | None]) -> FieldView | No
 
 
 def same_data(event_type: str) -> str:
-    """Give a text that types have in common when their `data` has the same schema."""
-    return repr(_file(event_type)["properties"]["data"]) if event_type in CATALOGUE else event_type
+    """Give a text that types have in common when their `data` has the same schema, or none."""
+    return _data_of(event_type) if event_type in CATALOGUE else ""
+
+
+@cache
+def _data_of(event_type: str) -> str:
+    return repr(_file(event_type)["properties"]["data"])
 
 
 @lru_cache(maxsize=_MAX_CACHED)
 def _lookup(event_type: str, steps: Steps) -> FieldView:
-    shape = _shape(_file(event_type))
-    may_lack = False
-    for depth, step in enumerate(steps):
-        below = shape.properties.get(step) if isinstance(step, str) else shape.items
-        if below is None:
-            if shape.is_open:
-                return FieldView("open", ANY, depth=depth)
-            return FieldView("missing", _NULL, depth=depth, names=tuple(shape.properties))
-        may_lack |= _may_lack(shape, step)
-        shape = _shape(below)
+    shape, may_lack, depth = _follow(event_type, steps)
+    if shape is None:
+        return FieldView("open", ANY, depth=depth)
+    if depth < len(steps):
+        return FieldView("missing", _NULL, depth=depth, names=tuple(shape.properties))
     # Every event has the id of its entity: the default key rests on it as well.
     absent = _NULL if may_lack and steps != _DATA_ID else frozenset[str]()
     kinds = shape.kinds | absent
@@ -139,6 +139,24 @@ def _lookup(event_type: str, steps: Steps) -> FieldView:
     left_blank = len(steps) > 1 and steps[-2] == "payer" and _is_id(steps) and steps[-1] != "id"
     blank = "" in values if values is not None else left_blank or not _is_id(steps)
     return FieldView("known", kinds, blank, left_blank, values, len(steps))
+
+
+@lru_cache(maxsize=_MAX_CACHED)
+def _follow(event_type: str, steps: Steps) -> tuple[_Shape | None, bool, int]:
+    """Give what is at a place, whether it may be left out, and how many steps lead there.
+
+    None where anything may be. With fewer steps than there are it is where they end.
+    """
+    if not steps:
+        return _shape(_file(event_type)), False, 0
+    shape, may_lack, depth = _follow(event_type, steps[:-1])
+    if shape is None or depth < len(steps) - 1:
+        return shape, may_lack, depth
+    step = steps[-1]
+    below = shape.properties.get(step) if isinstance(step, str) else shape.items
+    if below is None:
+        return (None if shape.is_open else shape), may_lack, depth
+    return _shape(below), may_lack or _may_lack(shape, step), depth + 1
 
 
 def _may_lack(shape: _Shape, step: str | int | None) -> bool:

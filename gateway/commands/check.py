@@ -13,7 +13,7 @@ import click
 from gateway.app import Blueprint, draw, load, make_broker
 from gateway.brokers.base import BrokerOptionsError, Finding, Need
 from gateway.clerk.catalogue import ALSO_SEEN, CATALOGUE
-from gateway.commands.loading import print_warnings
+from gateway.commands.loading import deep_check, print_problems
 from gateway.inboxes import check_inbox
 from gateway.ledgers import make_leases
 from gateway.svix.addresses import names, published
@@ -37,17 +37,25 @@ _TIMEOUT = 20.0
 @click.option(
     "--connect", is_flag=True, help="Also reach the brokers, and look at topics and streams."
 )
+@click.option(
+    "--strict", is_flag=True, help="Exit with 1 where there are warnings about the file; for CI."
+)
 @click.pass_context
-def check_command(context: click.Context, config: Path, connect: bool) -> None:
+def check_command(context: click.Context, config: Path, connect: bool, strict: bool) -> None:
     """Print every fault as file:line:col, and what would be right.
 
-    Exit code 0: fine, though there may be warnings. 1: `--connect` found something wrong. 2: the
-    config is wrong. 3: a broker could not be reached.
+    Exit code 0: fine, though there may be warnings. 1: `--connect` found something wrong, or
+    `--strict` a warning. 2: the config is wrong. 3: a broker could not be reached.
     """
     loaded = load(config, os.environ)
     blueprint = draw(loaded)
-    print_warnings(loaded)
+    problems = deep_check(blueprint)
+    print_problems(loaded, problems)
+    warnings = sum(problem.severity == "warning" for problem in problems)
     code = asyncio.run(_connect(blueprint)) if connect else 0
+    if strict and warnings:
+        click.echo(f"{config}: {_count(warnings, 'warning')}, and --strict allows none", err=True)
+        code = max(code, 1)
     if code == 0:
         if _names_svix(blueprint):
             listed = published()
@@ -56,7 +64,7 @@ def check_command(context: click.Context, config: Path, connect: bool) -> None:
             )
         if loaded.config.delivery.mode == "direct":
             click.echo(f"{config}: ledger: {_ledger(blueprint)}")
-        click.echo(f"{config}: {_summary(blueprint)}")
+        click.echo(f"{config}: {_summary(blueprint, warnings)}")
     context.exit(code)
 
 
@@ -72,14 +80,13 @@ def _ledger(blueprint: Blueprint) -> str:
     return f"replicas share the bucket {ledger.bucket} of {ledger.broker}"
 
 
-def _summary(blueprint: Blueprint) -> str:
+def _summary(blueprint: Blueprint, warnings: int) -> str:
     config = blueprint.config
     parts = (
         _count(len(config.sources), "source"),
         _count(len(config.brokers), "broker"),
         _count(len(config.routes), "route"),
     )
-    warnings = len(blueprint.loaded.warnings)
     return f"fine: {', '.join(parts)}" + (f"; {_count(warnings, 'warning')}" if warnings else "")
 
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
 from gateway.app import Blueprint, draw, load
 from gateway.config import LoadedConfig
-from gateway.config.problems import render
+from gateway.config.findings import View
+from gateway.config.problems import Problem, render
+from gateway.lint.lint import lint
 from gateway.observability.logs import configure
 
-__all__ = ["load_blueprint", "print_warnings"]
+__all__ = ["deep_check", "load_blueprint", "print_problems", "print_warnings"]
 
 
 def load_blueprint(path: Path) -> Blueprint:
@@ -29,5 +32,21 @@ def load_blueprint(path: Path) -> Blueprint:
 
 def print_warnings(loaded: LoadedConfig) -> None:
     """Tell on standard error what is odd in a config that works."""
-    for line in render(loaded.path, loaded.warnings):
+    print_problems(loaded, loaded.warnings)
+
+
+def deep_check(blueprint: Blueprint) -> tuple[Problem, ...]:
+    """Give the warnings of a config and what is odd about its routes, in file order."""
+    loaded = blueprint.loaded
+    odd = lint(loaded.config, blueprint.table, View(loaded.positions))
+    found = [
+        loaded.locate(one.path, f"{one.message} [{one.rule}]", one.severity, one.offset)
+        for one in odd
+    ]
+    return tuple(sorted((*loaded.warnings, *found), key=lambda one: (one.line, one.col)))
+
+
+def print_problems(loaded: LoadedConfig, problems: Sequence[Problem]) -> None:
+    """Print problems of a config to standard error, each at its place."""
+    for line in render(loaded.path, problems):
         click.echo(line, err=True)

@@ -175,7 +175,7 @@ def test_the_default_keys_are_in_the_schemas() -> None:
 
 def test_types_with_the_same_data_are_told_from_others() -> None:
     assert same_data("user.created") == same_data("user.updated") != same_data("user.deleted")
-    assert same_data("user.invented") == "user.invented"
+    assert same_data("user.invented") == same_data("invitation.created") == ""
 
 
 def test_the_files_hold_none_of_the_descriptions_texts() -> None:

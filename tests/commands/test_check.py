@@ -289,3 +289,47 @@ def test_the_directory_of_the_inbox_is_looked_for(tmp_path: Path, nats_server: N
     assert missing.code == 0
     assert "inbox: " not in told(tmp_path).out
     assert list(tmp_path.glob("*inbox*")) == []
+
+
+# --- what is odd about a table that loads
+
+ODD = {"name": "odd", "events": ["user.created"], "when": "data.emial"}
+
+
+def odd(**more: Any) -> dict[str, Any]:
+    whole = config({"kind": "nats", "servers": ["nats://x:1"]})
+    route = {**ODD, "targets": [{"broker": "one", "subject": "clerk.{type}"}]}
+    return {**whole, "routes": [route], **more}
+
+
+def test_what_is_odd_is_told_in_file_order_and_does_not_fail(tmp_path: Path) -> None:
+    path = write_config(tmp_path, odd(server={"deadline": "20s"}))
+    done = check(path)
+    assert done.code == 0
+    places = [(line, column) for line, column, _ in done.messages(path)]
+    assert places == sorted(places)
+    kinds = [text.partition(":")[0] for _, _, text in done.messages(path)]
+    assert sorted(kinds) == ["note", "warning", "warning"]
+    assert "did you mean data.email_addresses? [unknown-field]" in done.err
+    assert done.out.splitlines()[-1].endswith("1 route; 2 warnings")
+
+
+def test_strict_allows_no_warning_but_notes(tmp_path: Path) -> None:
+    path = write_config(tmp_path, odd())
+    done = check(path, "--strict")
+    assert done.code == 1
+    assert f"{path}: 1 warning, and --strict allows none" in done.err.splitlines()[-1]
+    assert "fine" not in done.out
+    noted = odd()
+    noted["routes"][0]["when"] = "data.username"
+    done = check(write_config(tmp_path, noted), "--strict")
+    assert done.code == 0
+    assert "note: no route takes 44 of Clerk's 45 event types" in done.err
+    assert "fine" in done.out
+
+
+def test_other_commands_do_not_lint(tmp_path: Path) -> None:
+    done = gateway(
+        "tail", "--config", write_config(tmp_path, odd()), "--route", "none", cwd=tmp_path
+    )
+    assert "unknown-field" not in done.err

@@ -17,9 +17,9 @@ WAY = (
 )
 BESIDE = {
     *("address", "answer", "clerk", "config"),
-    *("metadata", "observability", "specimen", "svix", "testing"),
+    *("lint", "metadata", "observability", "specimen", "svix", "testing"),
 }
-PURE = ("signature", "event", "routing", "metadata", "address", "answer", "specimen")
+PURE = ("signature", "event", "routing", "metadata", "address", "answer", "specimen", "lint")
 IMPURE = {"aiokafka", "asyncio", "httpx", "litestar", "nats", "random", "socket", "time", "uvicorn"}
 
 
