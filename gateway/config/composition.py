@@ -94,6 +94,8 @@ class _Composer:
         self._skipped = skipped
         self._anchors: dict[str, Node] = {}
         self._count = 0
+        self._end = 0
+        """Index after what was read last."""
 
     def document(self) -> Node:
         self._next()
@@ -110,6 +112,7 @@ class _Composer:
     def _node(self, event: Any, depth: int) -> Node:
         self._count += 1
         if type(event) is yaml.AliasEvent:
+            self._read_to(event)
             return self._alias(event)
         if event.tag is not None:
             raise self._fault("tags such as !name are not used here; remove it", event)
@@ -118,9 +121,9 @@ class _Composer:
         if self._count > MAX_NODES:
             raise self._fault(f"more than {MAX_NODES} keys and values", event)
         start = event.start_mark.index + self._skipped
-        end = event.end_mark.index + self._skipped
         if type(event) is yaml.ScalarEvent:
-            node = Node("scalar", event.value, start, end, event.style or "")
+            self._read_to(event)
+            node = Node("scalar", event.value, start, self._end, event.style or "")
             self._remember(event, node)
             return node
         children: list[Any] = []
@@ -130,20 +133,26 @@ class _Composer:
         (self._entries if is_list else self._pairs)(children, depth + 1)
         return node
 
+    def _read_to(self, event: Any) -> None:
+        self._end = event.end_mark.index + self._skipped
+
     def _entries(self, into: list[Any], depth: int) -> None:
         while type(event := self._next()) is not yaml.SequenceEndEvent:
             into.append(self._node(event, depth))
+        self._read_to(event)
 
     def _pairs(self, into: list[Any], depth: int) -> None:
         while type(event := self._next()) is not yaml.MappingEndEvent:
             key = self._node(event, depth)
-            into.append((key, self._behind_colon(key, self._node(self._next(), depth))))
+            end = self._end
+            into.append((key, self._behind_colon(end, self._node(self._next(), depth))))
+        self._read_to(event)
 
-    def _behind_colon(self, key: Node, value: Node) -> Node:
+    def _behind_colon(self, key_end: int, value: Node) -> Node:
         """Put a value that is not there where PyYAML does, and not before the next token."""
         if value.start != value.end or value.kind != "scalar":
             return value
-        colon = self._text.find(":", key.end - self._skipped, value.start - self._skipped)
+        colon = self._text.find(":", key_end - self._skipped, value.start - self._skipped)
         if colon < 0:
             return value
         at = colon + 1 + self._skipped

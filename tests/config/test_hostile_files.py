@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import gateway
@@ -130,6 +130,10 @@ PIECES = [
 
 @settings(max_examples=500, deadline=None)
 @given(st.lists(st.sampled_from(PIECES), max_size=14).map("".join))
+@example("? a: ")
+@example("? [a]\n:\n\nb: 1")
+@example("? a: 1\n:\n\nb: 1")
+@example("? &x a\n: {*x : }\n")
 def test_what_both_parsers_read_is_at_the_same_places(text: str) -> None:
     try:
         root = yaml.compose(text, yaml.SafeLoader)
