@@ -196,6 +196,6 @@ async def test_what_is_explained_is_what_arrives(
                 assert answer.word == (promise["http_status"], promise["status"]), (one, answer.raw)
         gateway.end()
         found = await read_back(kafka_server.bootstrap, topics, nats_server.url, stream)
-        assert found == promised, f"table {number}: {json.dumps(config)}"
+        assert found == promised, f"table {number} of random_tables()"
         arrived += found.total()
     assert arrived > EVENTS * TABLES / 2
