@@ -11,7 +11,8 @@ from typing import Final
 __all__ = ["literal_beginning", "subject_problem", "template_problem", "topic_problem"]
 
 _MAX_TOPIC: Final = 249
-_MAX_SUBJECT: Final = 1024
+_MAX_SUBJECT: Final = 900
+"""Of up to 4 bytes each: NATS closes a connection whose control line has more than 4,096."""
 _TOPIC: Final = re.compile(r"[A-Za-z0-9._-]*")
 _PLACEHOLDER: Final = re.compile(r"(?:[^{]|\{\{)*+\{")
 _BLANK: Final = re.compile(r"[\s\x00-\x1f\x7f]")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from gateway import GatewayError
+from gateway.routing.destinations import behind_problem
 from gateway.routing.expressions import Expression, ExpressionSyntaxError, compiled
 from gateway.routing.match import Pattern
 from gateway.routing.table import Kind, Route, Table, Target
@@ -124,7 +125,7 @@ def _target(target: TargetConfig, path: ConfigPath, kind: Kind, faults: list[Fau
     return Target(
         broker=target.broker,
         kind=kind,
-        destination=_template(destination, (*path, field), faults),
+        destination=_destination(destination, kind, (*path, field), faults),
         key=None if key is None else _template(key, (*path, "key"), faults),
         payload=target.payload,
         # In one order, whatever the file's: it makes no other record, and no other dedupe id.
@@ -134,6 +135,18 @@ def _target(target: TargetConfig, path: ConfigPath, kind: Kind, faults: list[Fau
         ),
         redact=tuple(tuple(field.split(".")) for field in sorted(set(target.redact))),
     )
+
+
+def _destination(source: str, kind: Kind, path: ConfigPath, faults: list[Fault]) -> Template:
+    """Compile a topic or subject, and fault what no broker could have behind a placeholder.
+
+    What stands before the first one is a matter of the config's own rules.
+    """
+    template = _template(source, path, faults)
+    problem = behind_problem(template, kind)
+    if problem is not None:
+        faults.append(Fault(path, f"{path[-1]}: {problem}", 0))
+    return template
 
 
 def _template(source: str, path: ConfigPath, faults: list[Fault]) -> Template:

@@ -22,6 +22,7 @@ from gateway.metadata import (
     nats_headers,
     structured_headers,
 )
+from gateway.routing.destinations import MAX_CHARACTERS
 from gateway.routing.expressions import Expression, ExpressionError, is_true
 from gateway.routing.index import PatternIndex
 from gateway.routing.match import Pattern
@@ -37,7 +38,6 @@ HEADROOM = 8 * 1024
 """Bytes that key and headers of one record may have together, beside `max_body`."""
 
 _OVER = f"key and headers are over {HEADROOM} bytes"
-_MAX_DESTINATION: dict[Kind, int] = {"kafka": 249, "nats": 1024}
 _MAX_CACHED = 4096
 """Pairs of source and type whose candidates are remembered."""
 _MAX_CACHED_ROUTES = 65_536
@@ -242,8 +242,8 @@ class Table:
     def _fault(self, target: Target, rendering: _Rendering) -> str | None:
         """Say why a rendered destination is refused, without its value."""
         destination = rendering.destination
-        if len(destination) > _MAX_DESTINATION[target.kind]:
-            return f"longer than {_MAX_DESTINATION[target.kind]} characters"
+        if len(destination) > MAX_CHARACTERS[target.kind]:
+            return f"longer than {MAX_CHARACTERS[target.kind]} characters"
         if (target.broker, destination) in self._reserved:
             return "the same as a destination that the config names for something else"
         own = self._own_subject

@@ -40,7 +40,7 @@ MAX_TEMPLATE = 8 * 1024
 MAX_TEXT = 8 * 1024
 """Characters of a key or header value: more than all of a record's together may have."""
 _MAX_DESTINATION = 1024
-"""Characters; NATS takes no longer subject, Kafka's topics are far shorter."""
+"""Characters; more than any broker takes."""
 
 _MAX_VALUE = 128
 """Characters that one placeholder may put into a destination."""

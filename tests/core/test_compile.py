@@ -58,6 +58,38 @@ def test_faults_are_found_beside_those_of_another_kind() -> None:
     assert find_faults(config()) == ()
 
 
+@pytest.mark.parametrize(
+    ("broker", "destination", "problem"),
+    [
+        ("events", "clerk.{type} x", "topic: a topic is made of letters, digits, dots, _ and -"),
+        ("events", "clerk.{type}.é", "topic: a topic is made of letters, digits, dots, _ and -"),
+        ("bus", "clerk.{type} x", "subject: a subject has no spaces"),
+        ("bus", "clerk.{type}.*", "subject: * and > are for those who subscribe"),
+        ("bus", "clerk.{type}.>.{data.id}", "subject: * and > are for those who subscribe"),
+        ("bus", "clerk.{type}..x", "subject: a subject has no empty token"),
+        ("bus", "clerk.{type}.", "subject: a subject cannot end in a dot"),
+    ],
+)
+def test_what_no_broker_could_have_is_a_fault(broker: str, destination: str, problem: str) -> None:
+    (fault,) = find_faults(config(route(target(broker, destination))))
+    assert fault.path == ("routes", 0, "targets", 0, "topic" if broker == "events" else "subject")
+    assert fault.message.startswith(problem)
+
+
+@pytest.mark.parametrize(
+    ("broker", "destination"),
+    [
+        ("events", "clerk.{type}-x._{data.id}.y"),
+        ("events", "clerk.{type}."),
+        ("bus", "clerk.{type}.{data.id}"),
+        ("bus", "clerk.{type}{data.id}.é"),
+        ("bus", "clerk.{{x.{type}"),
+    ],
+)
+def test_what_a_broker_could_have_is_none(broker: str, destination: str) -> None:
+    assert find_faults(config(route(target(broker, destination)))) == ()
+
+
 def test_an_expression_outside_of_routes_notes_its_fault() -> None:
     faults: list[Fault] = []
     path = ("sources", "clerk", "type")

@@ -321,7 +321,7 @@ def test_a_literal_destination_may_be_shared() -> None:
     assert len(plan(route(), route(name="again"), delivery=LETTER).assignments) == 1
 
 
-@pytest.mark.parametrize(("broker", "limit"), [("events", 249), ("bus", 1024)])
+@pytest.mark.parametrize(("broker", "limit"), [("events", 249), ("bus", 900)])
 def test_a_destination_has_a_bounded_length(broker: str, limit: int) -> None:
     template = "p" * (limit - 10) + "-{data.id}"
     for length, reasons in ((9, []), (10, ["destination"])):
