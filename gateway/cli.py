@@ -16,6 +16,7 @@ from gateway.commands.check import check_command
 from gateway.commands.dev import dev_command
 from gateway.commands.explain import explain_command
 from gateway.commands.inbox import inbox_command
+from gateway.commands.init import init_command
 from gateway.commands.schema import schema_command
 from gateway.commands.send import send_command
 from gateway.commands.serve import serve_command
@@ -41,6 +42,7 @@ for _command in (
     tail_command,
     inbox_command,
     schema_command,
+    init_command,
 ):
     cli.add_command(_command)
 

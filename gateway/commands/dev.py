@@ -7,9 +7,7 @@ import base64
 import os
 import secrets
 import shlex
-import shutil
 import signal
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from importlib import resources
@@ -26,6 +24,7 @@ from gateway.brokers.base import Arrival, Need, State, Unavailable
 from gateway.clerk.samples import sample
 from gateway.commands.arrivals import arrival_line
 from gateway.commands.embedded import EmbeddedNats
+from gateway.commands.invocation import invocation
 from gateway.commands.loading import print_warnings
 from gateway.commands.send import DEFAULT_URL, ENV_VARIABLE, SECRET_FILE, read_secret_file
 from gateway.commands.standin import PREFIX, dev_streams, stand_in
@@ -290,19 +289,10 @@ def _free(port: int) -> int:
 
 def _send_line(url: str, secret: SecretStr, *options: str) -> str:
     """Give a line to paste into a second shell in the same directory."""
-    words = [*_own_name(), "send", "user.created", *options]
+    words = [*invocation(), "send", "user.created", *options]
     if url != DEFAULT_URL:
         words += ["--url", url]
     line = shlex.join(words)
     kept = SECRET_FILE.exists() and read_secret_file() == secret
     found = kept or os.environ.get(ENV_VARIABLE) == secret.get_secret_value()
     return line if found else f"{line} --secret …"
-
-
-def _own_name() -> list[str]:
-    """Give the words that start this program in a second shell."""
-    if shutil.which("gateway"):
-        return ["gateway"]
-    if Path(sys.argv[0]).name == "__main__.py":
-        return [sys.executable, "-m", "gateway"]
-    return [os.path.relpath(sys.argv[0])]

@@ -59,17 +59,22 @@ def complete() -> dict[str, Any]:
 
 def _full_value(name: str, info: FieldInfo) -> Any:
     wanted, _ = bare_type(info.annotation)
-    arguments = get_args(wanted)
     if is_model(wanted):
         return full(wanted)
     if name == "brokers":
         return {"events": full(KafkaConfig), "bus": full(NatsConfig)}
-    inner = bare_type(arguments[1 if get_origin(wanted) is dict else 0])[0] if arguments else None
+    inner: Any = _inner(wanted)
     if is_model(inner):
         return {"clerk": full(inner)} if get_origin(wanted) is dict else [full(inner)]
     if name == "secrets":
         return [SECRET]
     return _SECRET_FIELDS.get(name, deepcopy((info.examples or [None])[0]))
+
+
+def _inner(wanted: Any) -> Any:
+    """Give what a list or a mapping holds, or None."""
+    arguments = get_args(wanted)
+    return bare_type(arguments[-1 if get_origin(wanted) is dict else 0])[0] if arguments else None
 
 
 def models_take(document: Any) -> bool:
@@ -101,13 +106,12 @@ def drawn(draw: st.DrawFn, model: type[BaseModel] = GatewayConfig) -> dict[str, 
 
 def _value(name: str, info: FieldInfo) -> st.SearchStrategy[Any]:
     wanted, optional = bare_type(info.annotation)
-    arguments = get_args(wanted)
     if is_model(wanted):
         return st.none() | drawn(wanted)
     if name == "brokers":
         of_each_kind = drawn(KafkaConfig) | drawn(NatsConfig)
         return st.dictionaries(st.sampled_from(["events", "bus"]), of_each_kind, min_size=1)
-    inner = bare_type(arguments[1 if get_origin(wanted) is dict else 0])[0] if arguments else None
+    inner: Any = _inner(wanted)
     if is_model(inner):
         if get_origin(wanted) is dict:
             return st.dictionaries(st.sampled_from(["a", "b-2"]), drawn(inner), min_size=1)

@@ -24,6 +24,7 @@ from gateway.config.json_schema import json_schema
 from gateway.observability.metrics import AdminMetrics, ConfigMetrics, LedgerMetrics, Metrics
 from gateway.routing.template import Template
 from tests.canaries import DOCS_SECRET as SECRET
+from tests.commands.command import in_process
 from tests.config.documents import as_written_in
 from tests.docs.pages import PAGES, PART, ROOT, Block, blocks, code, commands, section, table
 from tests.e2e.test_wrong_keys import WORDS
@@ -142,6 +143,36 @@ def test_every_command_on_the_pages_exists_with_its_options(where: str, words: l
         left_out = (click.MissingParameter, click.exceptions.NoArgsIsHelpError)
         if not (in_a_sentence and isinstance(error, left_out)):
             pytest.fail(f"{where}: {error.format_message()}")
+
+
+def test_what_init_writes_is_the_file_in_the_readme(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of_readme = [words for where, words in commands() if where.startswith("README")]
+    (words,) = [words for words in of_readme if words[0] == "init" and words[-1] != PART]
+    shown = next(b.text for b in blocks("console") if "gateway init" in b.text).splitlines()[1:]
+    monkeypatch.chdir(tmp_path)
+    done = in_process(*words)
+    assert done.out.splitlines()[: len(shown)] == shown
+    (config,) = [block for block in WHOLE if block.page == "README.md"]
+    assert as_written_in((tmp_path / "config.yaml").read_text()) == as_written_in(config.text)
+    (tests,) = [b for b in blocks("yaml") if b.page == "README.md" and b.text.startswith("tests:")]
+    written = (tmp_path / "config.tests.yaml").read_text()
+    assert written[written.index("tests:") :] == tests.text
+
+
+def test_the_flags_of_init_on_the_page_are_all_there_are() -> None:
+    rows = table(section("docs/configuration.md", "Begin a file"))
+    shown = {flag for row in rows for flag in code(row[0])}
+    flags = {
+        flag
+        for option in cli.commands["init"].params
+        for flag in (*option.opts, *option.secondary_opts)
+    }
+    assert shown <= flags
+    assert {flag.replace("--no-", "--") for flag in shown} == {
+        flag.replace("--no-", "--") for flag in flags - {"--yes", "--force"}
+    }
 
 
 def test_every_make_target_on_the_pages_exists() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from gateway.commands.loading import deep_check
 from gateway.config.problems import Problem
 from gateway.lint.finding import RULES
 from tests.canaries import DOCS_SECRET as SECRET
+from tests.commands.command import in_process
 from tests.docs.pages import PAGES, ROOT, Block, blocks, code, section, table
 from tests.docs.test_docs import _FILE, CONFIGS, ENV, WHOLE
 
@@ -71,8 +73,8 @@ def test_what_the_readme_shows_is_what_check_says(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("CLERK_WEBHOOK_SIGNING_SECRET", SECRET)
-    config = next(b for b in blocks("yaml") if b.page == "README.md" and "sources:" in b.text)
-    Path("config.yaml").write_text(config.text)
+    init = next(b.text for b in blocks("console") if "gateway init" in b.text)
+    in_process(*shlex.split(init.partition("\n")[0].partition("gateway ")[2]))
     done = CliRunner().invoke(check_command, ["--config", "config.yaml"])
     shown = next(b.text for b in blocks("console") if "gateway check" in b.text)
     first = re.split(r"^\$ .*\n", shown, flags=re.MULTILINE)[1]
