@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -130,7 +131,11 @@ def _uncollected() -> Iterator[None]:
 
     What is made while a file is loaded stays, so that of a large one it would look through
     hundreds of thousands of objects time and again and find nothing: a fifth of the time.
+    There is one collector for all threads: who loads beside the main one leaves it alone.
     """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     was_enabled = gc.isenabled()
     gc.disable()
     try:

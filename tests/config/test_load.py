@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pytest
 from gateway import GatewayError
 from gateway.config import (
     ConfigError,
+    FileContent,
     GatewayConfig,
     Problem,
     load_config,
@@ -256,3 +259,25 @@ def test_config_errors_sort_what_they_are_given() -> None:
     error = ConfigError("f", [later, earlier])
     assert str(error) == "f:1:5: a\nf:2:1: b"
     assert error.problems == (earlier, later)
+
+
+@pytest.mark.parametrize("in_main_thread", [True, False])
+def test_only_the_main_thread_keeps_the_garbage_collector_out(*, in_main_thread: bool) -> None:
+    """It is one for all threads, and a reload loads beside what serves."""
+    collects: list[bool] = []
+
+    def read(_: str) -> FileContent:
+        collects.append(gc.isenabled())
+        return FileContent(problem="seen")
+
+    def load() -> None:
+        with pytest.raises(ConfigError):
+            load_config_text("sources: ${file:seen}", "c.yaml", {}, read=read)
+
+    if in_main_thread:
+        load()
+    else:
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(load).result()
+    assert collects == [not in_main_thread]
+    assert gc.isenabled()
