@@ -112,14 +112,14 @@ class Clients:
         `BrokerOptionsError`, and then, or where it is cancelled, nothing has changed. One change
         at a time.
         """
-        made = {
-            name: _Client(recipe, self._on_state)
-            for name, recipe in recipes.items()
-            if recipe not in self._recipes_of(name)
-        }
+        made: dict[str, _Client] = {}
         self._joining = made
         try:
-            await _connect(made.values())
+            # Again where a successor took over meanwhile from the one that is to stay.
+            while lacking := self._lacking(recipes, made):
+                for name in lacking:
+                    made[name] = _Client(recipes[name], self._on_state)
+                await _connect([made[name] for name in lacking])
         except BaseException:
             for client in made.values():
                 await client.broker.close(0)
@@ -150,6 +150,14 @@ class Clients:
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
+
+    def _lacking(self, recipes: Mapping[str, Recipe], made: Collection[str]) -> list[str]:
+        """Name those whose recipe no client has, neither here nor among those made anew."""
+        return [
+            name
+            for name, recipe in recipes.items()
+            if name not in made and recipe not in self._recipes_of(name)
+        ]
 
     def _recipes_of(self, name: str) -> list[Recipe]:
         """Give the recipes of the client that serves and of its successor."""

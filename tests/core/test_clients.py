@@ -225,6 +225,29 @@ async def test_a_change_that_is_taken_back_leaves_the_first_one(rig: Rig) -> Non
     assert len(rig.made) == 3
 
 
+async def test_a_successor_that_takes_over_during_a_change_back_is_replaced(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The change waits for another broker; what is wanted must serve in the end all the same."""
+    rig.unreachable.add("b")
+    await rig.clients.change(rig.recipes(events="b", bus="a"))
+    await turns()
+    monkeypatch.setattr(clients_module, "_CONNECT_WITHIN", 60.0)
+    rig.unreachable.add("c")
+    wanted = rig.recipes(events="a", bus="c")
+    changing = asyncio.create_task(rig.clients.change(wanted))
+    await turns()
+    rig.made[2].come_up()
+    await turns()
+    assert rig.events is rig.made[2], "it took over"
+    rig.made[3].come_up()
+    await changing
+    serving = {name: client.recipe for name, client in rig.clients._serving.items()}
+    assert serving == wanted
+    assert rig.events is rig.made[4]
+    assert rig.clients.replacing == ()
+
+
 async def test_options_that_cannot_work_change_nothing(rig: Rig) -> None:
     before = dict(rig.clients.brokers)
     rig.impossible.add("b")
