@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -77,8 +78,14 @@ class ContentsReader:
 
 
 def is_followed(name: str) -> bool:
-    """Tell whether a config can be read again: a pipe cannot."""
-    return Path(name).is_file()
+    """Tell whether a config can be read again: a pipe cannot.
+
+    What is not there in this moment is a file that is being replaced.
+    """
+    try:
+        return stat.S_ISREG(Path(name).stat().st_mode)
+    except OSError:
+        return True
 
 
 def _whole(name: str, content: FileContent, before: FileContent) -> FileContent:

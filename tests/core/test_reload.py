@@ -19,7 +19,7 @@ from gateway.config.load import MAX_FILE as MAX_CONFIG
 from gateway.config.load import named_files
 from gateway.server import redraw as redraw_module
 from gateway.server import reload
-from gateway.server.contents import Contents, ContentsReader, contents_of, read_config
+from gateway.server.contents import Contents, ContentsReader, contents_of, is_followed, read_config
 from gateway.server.redraw import Redrawn, loader, redraw
 from gateway.server.reload import Reloader
 from tests.canaries import OTHER_SECRET, SECRET, TOKEN
@@ -576,6 +576,16 @@ def test_a_config_is_read_again_with_bounds(tmp_path: Path) -> None:
     path.unlink()
     os.mkfifo(path)
     assert read_config(str(path)).problem == f"{path}: is not a file"
+
+
+def test_only_what_is_no_file_is_not_followed(tmp_path: Path) -> None:
+    """Whoever removes a file and writes it anew may do so in the moment of the start."""
+    assert is_followed(str(tmp_path / "removed"))
+    (tmp_path / "file").touch()
+    assert is_followed(str(tmp_path / "file"))
+    os.mkfifo(tmp_path / "pipe")
+    assert not is_followed(str(tmp_path / "pipe"))
+    assert not is_followed("/dev/null")
 
 
 def test_the_files_of_a_text_are_found_without_reading_one() -> None:
