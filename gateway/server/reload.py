@@ -36,6 +36,8 @@ _SETTLE = 0.2
 """Seconds between two looks that must agree."""
 _SLOW = 5.0
 """Seconds after which it is told that the files cannot be read."""
+_RESTLESS = 50
+"""Looks, each unlike the one before, after which it is told that the files do not come to rest."""
 _AGAIN_AFTER = 15
 """Looks after which what was refused is tried again: its reason may lie outside of the files."""
 _MAX_PROBLEMS = 5
@@ -85,6 +87,10 @@ class Reloader:
         self._refused: Contents | None = None
         self._refusal: _Refusal | None = None
         self._told: tuple[str, ...] = ()
+        self._hangs: _Refusal | None = None
+        """While the files cannot be read: that."""
+        self._is_slow = False
+        """Whether the last read was."""
         self._looks = 0
         self._hung_up = asyncio.Event()
         self._log = structlog.get_logger()
@@ -93,8 +99,8 @@ class Reloader:
     @property
     def health(self) -> ConfigHealth:
         """What `/readyz` says of the config."""
-        if self._refusal is not None:
-            found = self._refusal
+        found = self._hangs or self._refusal
+        if found is not None:
             return ConfigHealth("stale", self._needs_restart, found.count, found.first)
         return ConfigHealth(
             "needs_restart" if self._needs_restart else "current", self._needs_restart
@@ -127,13 +133,15 @@ class Reloader:
         try:
             await self._look(asked)
         except Exception as error:  # noqa: BLE001 - as the docstring says
-            self._log.error("bug", where="reload", error=type(error).__name__)
-            self._refuse(None, _Refusal(("internal",)))
+            self._refuse_by_bug(None, error)
 
     async def _look(self, asked: bool) -> None:
         contents = await self._settled()
         self._looks += 1
-        if contents == self._served:
+        if contents is None:
+            words = f"the files changed at each of {_RESTLESS} looks, and are waited for"
+            self._refuse(None, _Refusal((words,)))
+        elif contents == self._served:
             if asked or self._refusal is not None:
                 self._log.info("config unchanged")
             self._becomes_current()
@@ -143,23 +151,35 @@ class Reloader:
                 self._told = ()  # who asks is told again
             await self._try(contents)
 
-    async def _settled(self) -> Contents:
-        """Give what is there, once two looks in a row agree on what is new."""
+    async def _settled(self) -> Contents | None:
+        """Give what is there, once two looks in a row agree on what is new.
+
+        None where no two of many do; the next look goes on.
+        """
         contents = await self._read()
-        while contents not in (self._served, self._refused):
+        for _ in range(_RESTLESS):
+            if contents in (self._served, self._refused):
+                return contents
             await self._sleep(_SETTLE)
             before, contents = contents, await self._read()
             if contents == before:
-                break
-        return contents
+                return contents
+        return None
 
     async def _read(self) -> Contents:
         reading = asyncio.ensure_future(_in_thread(partial(self._reader.read, self._served)))
         done, _ = await asyncio.wait((reading,), timeout=_SLOW)
         if not done:
-            words = f"the files could not be read within {_SLOW:g} s"
-            self._refuse(None, _Refusal((words,)))
-        return await reading
+            self._hangs = _Refusal((f"the files could not be read within {_SLOW:g} s",))
+            self._show()
+            if not self._is_slow:
+                self._tell_refusal(self._hangs)
+        self._is_slow = not done
+        try:
+            return await reading
+        finally:
+            self._hangs = None
+            self._show()
 
     async def _try(self, contents: Contents) -> None:
         if contents.text.problem:
@@ -171,6 +191,9 @@ class Reloader:
             await self._apply(redrawn.blueprint)
         except GatewayError as error:
             self._refuse(contents, _refusal(error))
+            return
+        except Exception as error:  # noqa: BLE001 - see `look`
+            self._refuse_by_bug(contents, error)
             return
         before, self.current = self.current, redrawn.blueprint
         self._served = contents
@@ -210,15 +233,28 @@ class Reloader:
 
     def _becomes_current(self) -> None:
         self._refused, self._refusal, self._told = None, None, ()
-        self.metrics.show(stale=False, needs_restart=bool(self._needs_restart))
+        self._show()
+
+    def _show(self) -> None:
+        stale = (self._hangs or self._refusal) is not None
+        self.metrics.show(stale=stale, needs_restart=bool(self._needs_restart))
 
     def _refuse(self, contents: Contents | None, refusal: _Refusal) -> None:
         """Go on with the last good config, and say why, once for each cause."""
         self._refused, self._refusal = contents, refusal
-        self.metrics.show(stale=True, needs_restart=bool(self._needs_restart))
-        if refusal.words == self._told:
-            return
-        self._told = refusal.words
+        self._show()
+        if refusal.words != self._told:
+            self._told = refusal.words
+            self._tell_refusal(refusal)
+
+    def _refuse_by_bug(self, contents: Contents | None, error: Exception) -> None:
+        """Refuse what a fault of ours keeps from being served."""
+        refusal = _Refusal(("internal",))
+        if refusal.words != self._told:
+            self._log.error("bug", where="reload", error=type(error).__name__)
+        self._refuse(contents, refusal)
+
+    def _tell_refusal(self, refusal: _Refusal) -> None:
         self.metrics.reloads.labels("refused").inc()
         self._log.warning(
             "config not reloaded: the last good one stays",

@@ -51,6 +51,7 @@ ENV = {"V": "clerk.events"}
 TEXT = json.dumps(CONFIG)
 NAME = "c.yaml"
 NOW = 1_800_000_000.0
+STALE = "config not reloaded: the last good one stays"
 
 
 class Disk:
@@ -257,6 +258,38 @@ async def test_a_bug_does_not_end_the_watch() -> None:
     assert rig.secrets == [OTHER_SECRET]
 
 
+async def test_a_bug_is_told_once_and_tried_again_after_a_while() -> None:
+    rig = Rig()
+    rig.refusal = ZeroDivisionError("canary")
+    await rig.look(BETTER, times=5)
+    assert [what for what, _ in rig.told] == ["bug", STALE]
+    assert rig.counted("refused") == 1
+    rig.refusal = None
+    await rig.look(times=reload._AGAIN_AFTER)
+    assert rig.secrets == [OTHER_SECRET]
+
+
+async def test_what_never_comes_to_rest_is_told_and_waited_for() -> None:
+    """Written again and again, such as by two who do not know of each other."""
+    rig = Rig()
+    rig.disk.next = [GOOD if at % 2 else BETTER for at in range(1, 200)] + [BETTER]
+    rig.disk.next.insert(0, GARBAGE)
+    await rig.look()
+    assert rig.state == "current", "every other look finds what is served"
+
+    rig.disk.next = [content(f"{OTHER_SECRET}{at}") for at in range(200)] + [BETTER]
+    await rig.look()
+    words = (f"the files changed at each of {reload._RESTLESS} looks, and are waited for",)
+    assert [fields["problems"] for what, fields in rig.told if "problems" in fields] == [words]
+    assert rig.state == "stale"
+    assert len(rig.disk.next) > 100, "a look has an end"
+    while rig.disk.next:
+        await rig.look()
+    assert rig.counted("refused") == 1, "told once"
+    await rig.look()
+    assert (rig.state, rig.secrets) == ("current", [OTHER_SECRET])
+
+
 async def test_only_the_broker_whose_login_changed_is_made_anew() -> None:
     rig = Rig()
     rig.disk.files["/login"] = content("other")
@@ -334,6 +367,24 @@ async def test_a_file_system_that_hangs_is_told(monkeypatch: pytest.MonkeyPatch)
     assert rig.told[0][1]["problems"] == ("the files could not be read within 0 s",)
     assert rig.secrets == [OTHER_SECRET], "late is not never"
     assert rig.state == "current"
+
+
+async def test_a_file_system_that_is_always_slow_is_told_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(reload, "_SLOW", 0.0)
+    rig = Rig()
+    await rig.look(times=5)
+    assert [what for what, _ in rig.told] == [STALE]
+    assert rig.counted("refused") == 1
+    assert rig.state == "current", "what was read late is what is served"
+    await rig.look(GARBAGE, times=3)
+    assert [what for what, _ in rig.told] == [STALE, STALE], "a fault is told once, too"
+    monkeypatch.setattr(reload, "_SLOW", 5.0)
+    await rig.look(GOOD)
+    monkeypatch.setattr(reload, "_SLOW", 0.0)
+    await rig.look()
+    assert rig.counted("refused") == 3, "it was quick meanwhile"
 
 
 def test_the_content_of_a_file_is_in_no_repr() -> None:
