@@ -34,7 +34,7 @@ def reach(broker: BrokerConfig) -> Reach:
     """Say what the inbox may ask of a broker: less than it takes."""
     records = max(1, int(broker.max_in_flight * _WINDOW_SHARE))
     window = Window(records, int(broker.max_in_flight_bytes * _WINDOW_SHARE))
-    return Reach(window, broker.request_timeout)
+    return Reach(broker.kind, window, broker.request_timeout)
 
 
 def make_store(config: GatewayConfig, member: Member = ALONE, *, dispatches: bool = True) -> Store:

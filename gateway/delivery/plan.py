@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 
 from gateway.brokers.base import Message
@@ -23,6 +25,11 @@ class Assignment(msgspec.Struct, frozen=True, gc=False):
     A stream of NATS takes many subjects and keeps their order, so there it is the subject as the
     config has it (`clerk.{type}`): a user's `user.deleted` is not to overtake `user.updated`.
     Between topics Kafka has no order.
+    """
+    kind: Literal["kafka", "nats"] | None = None
+    """Of the broker that the record was made for; its headers and its destination are of that kind.
+
+    None where nobody knows: the inbox has it from an earlier version.
     """
 
 

@@ -325,7 +325,7 @@ def _build(
         dedupe_id=_dedupe_id(rendering, event),
         key=rendering.key,
     )
-    return Assignment(routes, rendering.broker, message, order)
+    return Assignment(routes, rendering.broker, message, order, rendering.kind)
 
 
 def _bytes(text: str) -> int:

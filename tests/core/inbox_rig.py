@@ -91,7 +91,7 @@ class Rig:
             for name in ("events", "bus", "letters")
         }
         self.events, self.bus, self.letters = self.brokers.values()
-        self.reach = Reach(window, request_timeout)
+        self.reach = Reach("kafka", window, request_timeout)
         self.now = START
         self.max_age = 3600.0
         self.dead_letter = dead_letter

@@ -191,6 +191,37 @@ async def test_what_is_too_old_goes_to_the_dead_letter_though_its_broker_is_down
         assert rig.events.stored() == ()
 
 
+async def test_what_was_made_for_a_broker_of_another_kind_waits_for_it_or_for_its_age() -> None:
+    """A broker keeps its name and becomes NATS: its topics are no subjects, nor its headers."""
+    async with Rig() as rig:
+        rig.events.go_down()
+        for number in ("1", "2"):
+            made = plan(number, "events")
+            (one,) = made.assignments
+            assignments = (msgspec.structs.replace(one, kind="kafka"),)
+            await rig.deliver(msgspec.structs.replace(made, assignments=assignments))
+        kafka = rig.reach
+        rig.reach = msgspec.structs.replace(kafka, kind="nats")
+        rig.apply()
+        rig.events.come_up()
+        await asyncio.sleep(0.01)
+        assert (rig.waiting, rig.arrived()) == (2, [])
+        rig.reach = kafka
+        rig.apply()
+        await until(lambda: not rig.waiting)
+        assert len(rig.arrived()) == 2
+
+        rig.events.go_down()
+        await rig.deliver(msgspec.structs.replace(plan("3", "events"), assignments=assignments))
+        rig.reach = msgspec.structs.replace(kafka, kind="nats")
+        rig.now += rig.max_age
+        rig.apply()
+        rig.events.come_up()
+        await until(lambda: not rig.waiting)
+        (held,) = [one async for one in rig.store.held()]
+        assert held.reason == "no_broker"
+
+
 async def test_a_target_whose_broker_left_the_config_waits_for_its_age() -> None:
     async with Rig() as rig:
         rig.events.go_down()

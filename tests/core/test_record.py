@@ -35,6 +35,7 @@ ASSIGNMENTS = st.builds(
         TEXT | st.none(),
     ),
     TEXT,
+    st.sampled_from([None, "kafka", "nats"]),
 )
 REFUSALS = st.builds(Refusal, st.lists(TEXT, max_size=2).map(tuple), TEXT, TEXT, TEXT, TEXT)
 RECORDS = st.builds(

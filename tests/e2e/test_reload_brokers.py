@@ -10,7 +10,7 @@ import pytest
 
 from tests.e2e.client import Client, event, until
 from tests.e2e.conftest import Start
-from tests.e2e.readback import create_stream, stream_count, stream_messages
+from tests.e2e.readback import create_stream, kafka_records, stream_count, stream_messages
 from tests.e2e.sockets import sockets
 from tests.e2e.tables import until_generation
 from tests.e2e.test_contract_inbox import inbox, settled, until_count
@@ -190,6 +190,40 @@ async def test_what_waits_for_a_route_or_broker_that_went_is_kept_and_goes_where
     assert {one.subject for one in await stream_messages(back.url, "back")} == {f"{name}.before"}
     stayed = {one.subject for one in await stream_messages(nats_server.url, name)}
     assert stayed == {f"{name}.stays"}
+
+
+async def test_what_waits_goes_to_no_broker_of_another_kind(
+    gateways: Start, nats_server: NatsServer, kafka_server: KafkaAt, unique: Unique, tmp_path: Path
+) -> None:
+    """The name stays, and a stream would take what was made for a topic of the same name."""
+    name = unique("kind")
+    await create_stream(nats_server.url, name, f"{name}.>")
+    topic = await kafka_server.create_topic(f"{name}.before")
+    rig = Waiting(tmp_path, nats_server, name)
+    rig.away = {"kind": "kafka", "servers": [f"{LOOPBACK}:{rig.port}"]}
+    rig.goes = route("goes", {"broker": "away", "topic": topic})
+    gateway = gateways(rig.config(rig.goes, away=True))
+    async with Client(gateway) as client:
+        await client.until_ready("degraded")
+        for _ in range(3):
+            assert (await client.post()).word == (200, "stored")
+        await rig.until_waiting(client, 3)
+        rig.away = bus(nats_server)
+        rig.goes = route("goes", {"broker": "away", "subject": f"{name}.after"})
+        gateway.rewrite(rig.config(rig.goes, away=True))
+        await until_generation(client, 2)
+        assert (await client.post()).word == (200, "stored")
+        await until_count(nats_server, name, 1)
+        await rig.until_waiting(client, 3)
+        rig.away = {"kind": "kafka", "servers": [kafka_server.bootstrap]}
+        gateway.rewrite(rig.config(rig.stays, away=True))
+        await until_generation(client, 3)
+        await rig.until_waiting(client, 0)
+    assert {one.subject for one in await stream_messages(nats_server.url, name)} == {
+        f"{name}.after"
+    }
+    records = await kafka_records(kafka_server.bootstrap, topic)
+    assert [dict(one.headers)["ce_specversion"] for one in records] == [b"1.0"] * 3
 
 
 async def test_what_waits_for_a_broker_that_went_for_good_is_dead_lettered_by_its_age(

@@ -95,6 +95,9 @@ class Dispatcher:
         before, self._terms = self._terms, terms
         for name, reach in terms.reaches.items():
             broker = terms.outlets.brokers[name]
+            if name in before.reaches and before.reaches[name].kind != reach.kind:
+                # What waits for one of the new kind may go at once.
+                self.lanes.set_gate(name, reach.window, is_open=False)
             self.lanes.set_gate(name, reach.window, is_open=broker.state is State.UP)
         for name in before.reaches.keys() - terms.reaches.keys():
             self.lanes.set_gate(name, before.reaches[name].window, is_open=False)
@@ -236,11 +239,20 @@ class Dispatcher:
             self._refuse(task, record, refusal)
             return
         assignment = assignments[task.at]
+        if self._is_elsewhere(assignment):
+            self._again(task, ours=True, slowly=True)
+            return
         self._publish(task, record, assignment.message, None)
+
+    def _is_elsewhere(self, assignment: Assignment) -> bool:
+        """Tell whether the broker of this name is of another kind than the record was made for."""
+        reach = self._terms.reaches.get(assignment.broker)
+        return reach is not None and assignment.kind not in (None, reach.kind)
 
     def _outlived(self, assignment: Assignment) -> Refusal:
         """Give the refusal of a record that is older than `max_age`."""
-        if assignment.broker in self._terms.outlets.brokers:
+        has_broker = assignment.broker in self._terms.outlets.brokers
+        if has_broker and not self._is_elsewhere(assignment):
             detail = f"not delivered within {self._terms.max_age:g} s"
             return given_up(assignment, "max_age", detail)
         return given_up(assignment, "no_broker", "the config has no such broker any more")

@@ -7,6 +7,7 @@ version, and a later version of the gateway reads it or refuses it by name.
 from __future__ import annotations
 
 import hashlib
+from typing import Literal
 
 import msgspec
 
@@ -128,6 +129,7 @@ class _Assigned(msgspec.Struct, array_like=True):
     dedupe_id: str
     key: str | None
     order: str = ""
+    kind: Literal["kafka", "nats"] | None = None
 
 
 class Form(msgspec.Struct, array_like=True):
@@ -162,6 +164,7 @@ def encode(record: Record) -> bytes:
             one.message.dedupe_id,
             one.message.key,
             one.order,
+            one.kind,
         )
         for one in plan.assignments
     ]
@@ -200,6 +203,7 @@ def decode(stored: bytes) -> Record:
                 one.key,
             ),
             one.order,
+            one.kind,
         )
         for one in form.assigned
     )

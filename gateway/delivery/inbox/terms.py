@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
 import msgspec
 
@@ -15,6 +16,7 @@ __all__ = ["Reach", "Terms"]
 class Reach(msgspec.Struct, frozen=True):
     """What the dispatcher may ask of one broker."""
 
+    kind: Literal["kafka", "nats"]
     window: Window
     request_timeout: float
     """Seconds within which the broker answers a publish after its deadline at the latest."""
