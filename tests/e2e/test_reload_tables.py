@@ -106,7 +106,7 @@ def assert_each_in_one_table(load: Load, found: dict[str, list[str]]) -> None:
         assert oldest <= number <= newest, svix_id
 
 
-@pytest.mark.parametrize(("workers", "changes"), [(1, 40), (2, 100)])
+@pytest.mark.parametrize(("workers", "changes"), [(1, 15), (2, 40)])
 async def test_each_event_is_in_all_targets_of_one_table_that_was_in_force(
     gateways: Start,
     own_nats: NatsServer,
@@ -163,7 +163,7 @@ async def test_changes_during_changes_end_with_the_last_one(
     async with Client(gateway) as client:
         await client.until_ready()
         async with load.running():
-            for number in range(1, 61):
+            for number in range(1, 31):
                 load.written = number
                 if number % 7 == 0:
                     gateway.config.write_text("routes: [")
@@ -174,7 +174,7 @@ async def test_changes_during_changes_end_with_the_last_one(
                 await asyncio.sleep(chance.random() * 0.3)
 
             async def is_last() -> bool:
-                return await tables_of(client, 4) == {60}
+                return await tables_of(client, 4) == {30}
 
             await until(is_last, "the last table serves")
     assert_each_in_one_table(load, await where_of(load, own_nats, kafka_server, name))
