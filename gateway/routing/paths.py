@@ -1,7 +1,8 @@
 """Which places of an event an expression reads, told from its syntax tree alone.
 
 For those who explain a condition, or hold it to the fields that a type of event has. What cannot
-be told, such as what stands in `&name` or behind a function, is left out: no path is invented.
+be told, such as what stands in `&name`, or behind `.*` or a function, is left out: no path is
+invented.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ Steps = tuple[str | int | None, ...]
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*").fullmatch
 _CHAINS = frozenset({"subexpression", "index_expression", "pipe"})
 _PROJECTIONS = frozenset({"projection", "value_projection", "filter_projection"})
+"""`a[*]`, `a.*` and `a[?…]`; `a[]` is the first kind too."""
 
 
 def paths_read(expression: Expression) -> tuple[Steps, ...]:
@@ -81,16 +83,19 @@ class _Walk:
         if kind == "flatten":
             return self.visit(children[0], base)
         if kind in _PROJECTIONS:
-            return self._project(children, base)
+            return self._project(kind, children, base)
         inner = None if kind == "expref" else base
         for child in children:
             self.note(self.visit(child, inner))
         return None
 
-    def _project(self, children: Sequence[Mapping[str, Any]], base: Steps | None) -> Steps | None:
+    def _project(
+        self, kind: str, children: Sequence[Mapping[str, Any]], base: Steps | None
+    ) -> Steps | None:
         items = self.visit(children[0], base)
         self.note(items)
-        element = None if items is None else (*items, None)
+        # The values of an object have names of their own, which no step stands for.
+        element = None if items is None or kind == "value_projection" else (*items, None)
         for child in children[1:]:
             found = self.visit(child, element)
             if found != element:
