@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from jmespath.exceptions import JMESPathError
@@ -20,6 +20,8 @@ from gateway.routing.paths import path_text, paths_read
 __all__ = ["Absence", "absences", "advice", "offset_of", "where_missing"]
 
 _MAX_LISTED: Final = 8
+_COMPARISONS: Final = frozenset({"eq", "ne"})
+_CONSTANTS: Final = frozenset({"true", "false", "null"})
 _NAMES: Final = frozenset({"unquoted_identifier", "quoted_identifier"})
 
 
@@ -69,7 +71,8 @@ def offset_of(expression: Expression, steps: Steps) -> int:
     wanted = [step for step in steps if isinstance(step, str)]
     if not wanted:
         return 0
-    tokens = _name_tokens(expression.source)
+    tokens: list[tuple[str, int]]
+    tokens = [(one["value"], one["start"]) for one in _tokens(expression) if one["type"] in _NAMES]
     before = wanted[-2] if len(wanted) > 1 else None
     for at, (name, start) in enumerate(tokens):
         if name == wanted[-1] and (before is None or (at > 0 and tokens[at - 1][0] == before)):
@@ -82,19 +85,37 @@ def _paths(expression: Expression) -> tuple[Steps, ...]:
     return paths_read(expression)
 
 
-def _name_tokens(source: str) -> list[tuple[str, int]]:
+def _tokens(expression: Expression) -> list[Mapping[str, Any]]:
     try:
-        tokens = list(Lexer().tokenize(source))
+        return list(Lexer().tokenize(expression.source))
     except JMESPathError:  # pragma: no cover - it has been compiled
         return []
-    return [(token["value"], token["start"]) for token in tokens if token["type"] in _NAMES]
 
 
 def _absence(
     place: Steps, missing: FieldView, types: Sequence[str], expression: Expression
 ) -> Absence:
-    message = f"{have(types)} no {path_text(place)}{advice(place, missing, types[0])}"
+    meant = _meant(place[-1], expression)
+    hint = f": that is a field; write {meant}" if meant else advice(place, missing, types[0])
+    message = f"{have(types)} no {path_text(place)}{hint}"
     return Absence(place, message, offset_of(expression, place))
+
+
+def _meant(name: str | int | None, expression: Expression) -> str | None:
+    """Give how JMESPath writes the value for which a name stands beside `==` or `!=`.
+
+    To JMESPath `true` and `"text"` are names of fields, unlike to most other languages.
+    """
+    tokens = _tokens(expression)
+    for before, one, after in zip(({"type": ""}, *tokens), tokens, tokens[1:], strict=False):
+        around = {before["type"], after["type"]}
+        if one["value"] != name or "dot" in around or not around & _COMPARISONS:
+            continue
+        if one["type"] == "quoted_identifier":
+            return f"'{name}'"
+        if one["type"] == "unquoted_identifier" and name in _CONSTANTS:
+            return f"`{name}`"
+    return None
 
 
 def advice(place: Steps, missing: FieldView, event_type: str) -> str:
