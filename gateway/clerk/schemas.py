@@ -39,7 +39,8 @@ class FieldView(msgspec.Struct, frozen=True):
     """`known`: the schema has it. `open`: inside metadata, where anything may be. `missing`: no
     event of the type has it."""
     kinds: frozenset[str]
-    """The JSON types that it may have; `null` also where it, or what it is in, may be left out."""
+    """The JSON types that it may have; `null` also where it, or what it is in, may be left out,
+    beyond the first `sure` steps."""
     may_be_blank: bool = True
     """Whether it may be the empty text, list or object."""
     is_left_blank: bool = False
@@ -105,12 +106,13 @@ def _schema(event_type: str) -> Mapping[str, Any]:
     return MappingProxyType({**schema, "definitions": own})
 
 
-def lookup(event_type: str, steps: Sequence[str | int | None]) -> FieldView | None:
+def lookup(event_type: str, steps: Sequence[str | int | None], sure: int = 0) -> FieldView | None:
     """Tell what stands at a place in the events of a type; None where no schema is published.
 
-    A list that is stepped into by a name has none, as in JMESPath.
+    What stands at the first `sure` steps is known to be there, and no null. A list that is stepped
+    into by a name has none, as in JMESPath.
     """
-    return _lookup(event_type, tuple(steps)) if event_type in CATALOGUE else None
+    return _lookup(event_type, tuple(steps), sure) if event_type in CATALOGUE else None
 
 
 def same_data(event_type: str) -> str:
@@ -124,14 +126,14 @@ def _data_of(event_type: str) -> str:
 
 
 @lru_cache(maxsize=_MAX_CACHED)
-def _lookup(event_type: str, steps: Steps) -> FieldView:
-    shape, may_lack, depth = _follow(event_type, steps)
+def _lookup(event_type: str, steps: Steps, sure: int) -> FieldView:
+    shape, doubtful, depth = _follow(event_type, steps)
     if shape is None:
         return FieldView("open", ANY, depth=depth)
     if depth < len(steps):
         return FieldView("missing", _NULL, depth=depth, names=tuple(shape.properties))
     # Every event has the id of its entity: the default key rests on it as well.
-    absent = _NULL if may_lack and steps != _DATA_ID else frozenset[str]()
+    absent = _NULL if doubtful > sure and steps != _DATA_ID else frozenset[str]()
     kinds = shape.kinds | absent
     values = shape.values
     if values is not None and "null" in kinds:
@@ -142,28 +144,33 @@ def _lookup(event_type: str, steps: Steps) -> FieldView:
 
 
 @lru_cache(maxsize=_MAX_CACHED)
-def _follow(event_type: str, steps: Steps) -> tuple[_Shape | None, bool, int]:
-    """Give what is at a place, whether it may be left out, and how many steps lead there.
+def _follow(event_type: str, steps: Steps) -> tuple[_Shape | None, int, int]:
+    """Give what is at a place, the number of steps to the last thing that may not be there, and how
+    many steps lead on.
 
     None where anything may be. With fewer steps than there are it is where they end.
     """
     if not steps:
-        return _shape(_file(event_type)), False, 0
-    shape, may_lack, depth = _follow(event_type, steps[:-1])
+        return _shape(_file(event_type)), 0, 0
+    shape, doubtful, depth = _follow(event_type, steps[:-1])
     if shape is None or depth < len(steps) - 1:
-        return shape, may_lack, depth
+        return shape, doubtful, depth
     step = steps[-1]
     below = shape.properties.get(step) if isinstance(step, str) else shape.items
     if below is None:
-        return (None if shape.is_open else shape), may_lack, depth
-    return _shape(below), may_lack or _may_lack(shape, step), depth + 1
+        return (None if shape.is_open else shape), doubtful, depth
+    if "null" in shape.kinds:
+        doubtful = max(doubtful, depth)
+    if _may_lack(shape, step):
+        doubtful = depth + 1
+    return _shape(below), doubtful, depth + 1
 
 
 def _may_lack(shape: _Shape, step: str | int | None) -> bool:
-    """Tell whether a value of this shape may be without what is there at a step into it."""
+    """Tell whether a value of this shape that is no null may be without a step into it."""
     if isinstance(step, str):
-        return step not in shape.required or shape.kinds != {"object"}
-    return isinstance(step, int) or shape.kinds != {"array"}
+        return step not in shape.required or shape.kinds - _NULL != {"object"}
+    return isinstance(step, int) or shape.kinds - _NULL != {"array"}
 
 
 def _is_id(steps: Steps) -> bool:

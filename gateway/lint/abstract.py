@@ -44,8 +44,8 @@ _CHAINS: Final = frozenset({"subexpression", "index_expression", "pipe"})
 class Facts(Protocol):
     """What is known of the events that an expression is asked about."""
 
-    def at(self, place: Steps) -> Outcome:
-        """Tell what may be at a place."""
+    def at(self, place: Steps, sure: int) -> Outcome:
+        """Tell what may be at a place, when something is there at its first `sure` steps."""
         ...
 
     def may_equal(self, place: Steps, value: object) -> bool:
@@ -77,7 +77,7 @@ class Findings(msgspec.Struct, frozen=True):
     comparisons: Mapping[Comparison, bool]
     """Those that are reached, and whether they can be equal."""
     risks: tuple[Risk, ...]
-    asked: Mapping[Steps, Outcome]
+    asked: Mapping[tuple[Steps, int], Outcome]
     """What the facts said. Of other facts that say the same all of this is true too."""
 
 
@@ -94,7 +94,7 @@ class _Walk:
     def __init__(self, facts: Facts) -> None:
         self.comparisons: dict[Comparison, bool] = {}
         self.risks: dict[Risk, None] = {}
-        self.asked: dict[Steps, Outcome] = {}
+        self.asked: dict[tuple[Steps, int], Outcome] = {}
         self._facts = facts
 
     def visit(self, node: Node, base: Outcome, guard: Guard) -> Outcome:
@@ -123,14 +123,15 @@ class _Walk:
             return with_error(ANYTHING, base)
         return with_error(self._at((*base.place, node["value"]), guard), base)
 
-    def _ask(self, place: Steps) -> Outcome:
-        self.asked[place] = answer = self._facts.at(place)
+    def _ask(self, place: Steps, guard: Guard) -> Outcome:
+        sure = _sure(place, guard)
+        self.asked[place, sure] = answer = self._facts.at(place, sure)
         return Outcome(
             answer.kinds, answer.may_be_blank, answer.values, place, answer.is_left_blank
         )
 
     def _at(self, place: Steps, guard: Guard) -> Outcome:
-        found = self._ask(place)
+        found = self._ask(place, guard)
         if place not in guard or found.kinds == {"null"}:
             return found
         values = found.values
@@ -265,7 +266,7 @@ class _Walk:
         element = ANYTHING
         if inner.place is not None and kind == "array":
             place = (*inner.place, None)
-            element = self._ask(place)
+            element = self._ask(place, guard)
         made, taken = [inner], guard
         for condition in conditions:
             made.append(self.visit(condition, element, guard))
@@ -281,6 +282,12 @@ class _Walk:
         made.append(self.visit(right, element, taken))
         kinds = {"array"} | ({"null"} if inner.kinds - {kind, "error"} else set())
         return with_error(Outcome(frozenset(kinds)), *made)
+
+
+def _sure(place: Steps, guard: Guard) -> int:
+    """Give how many steps before the last lead to something: where an element is, its list is."""
+    steps = range(len(place) - 1, 0, -1)
+    return next((n for n in steps if place[n] is None or place[:n] in guard), 0)
 
 
 def _compute_comparison(operator: str, left: Outcome, right: Outcome) -> Outcome | None:

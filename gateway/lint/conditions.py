@@ -54,7 +54,7 @@ def _alike(
 ) -> list[str] | None:
     """Find types of which all that was asked is the same."""
     for other, result, types in runs:
-        if other is guard and all(facts.at(one) == seen for one, seen in result.asked.items()):
+        if other is guard and all(facts.at(*one) == seen for one, seen in result.asked.items()):
             return types
     return None
 
@@ -144,7 +144,7 @@ def _values(place: Steps, view: RouteView) -> list[str]:
         Certain(view),
         *(ByType(view, one) for one in view.types if view.has_schemas),
     ]
-    values = [value for fact in facts for value in fact.at(place).values or ()]
+    values = [value for fact in facts for value in fact.at(place, 0).values or ()]
     return list(dict.fromkeys(value for value in values if isinstance(value, str)))
 
 

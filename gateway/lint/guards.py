@@ -50,11 +50,31 @@ def implied(node: Node, truth: bool, base: Steps | None) -> Guard:
     if kind == "comparator":
         return _compared(node, truth, base)
     if kind == "function_expression" and node["value"] in _NEEDS_VALUES:
-        needed = node["children"][:1] if node["value"] == "contains" else node["children"]
-        places = (place_of(child, base) for child in needed)
-        return _around({place: False for place in places if place})
+        return _called(node, truth, base)
     place = place_of(node, base)
     return _around({place: True}) if truth and place else NO_GUARD
+
+
+def _called(node: Node, truth: bool, base: Steps | None) -> Guard:
+    """A function that gave something had its arguments; `contains(['a', 'b'], x)` gives a value."""
+    is_contains = node["value"] == "contains"
+    needed = node["children"][:1] if is_contains else node["children"]
+    found = {place: False for child in needed if (place := place_of(child, base))}
+    if is_contains and truth:
+        choices = _literals(node["children"][0])
+        place = place_of(node["children"][-1], base)
+        if place and choices and None not in choices:
+            found[place] = all(map(is_true, choices))
+    return _around(found)
+
+
+def _literals(node: Node) -> list[Any]:
+    """Give the elements of a list that is written out; none of anything else."""
+    if node["type"] == "literal":
+        return node["value"] if isinstance(node["value"], list) else []
+    items = node["children"] if node["type"] == "multi_select_list" else []
+    written = all(item["type"] == "literal" for item in items)
+    return [item["value"] for item in items] if written else []
 
 
 def _compared(node: Node, truth: bool, base: Steps | None) -> Guard:

@@ -89,7 +89,7 @@ class Certain(msgspec.Struct, frozen=True):
 
     view: RouteView
 
-    def at(self, place: Steps) -> Outcome:
+    def at(self, place: Steps, _sure: int = 0) -> Outcome:
         """As `Facts.at`."""
         view = self.view
         if place == ("type",) and view.has_type:
@@ -116,9 +116,9 @@ class ByType(msgspec.Struct, frozen=True):
     view: RouteView
     event_type: str
 
-    def at(self, place: Steps) -> Outcome:
+    def at(self, place: Steps, sure: int = 0) -> Outcome:
         """As `Facts.at`."""
-        return _own(place, self.view) or _by_schema(self.event_type, place)
+        return _own(place, self.view) or _by_schema(self.event_type, place, sure)
 
     def may_equal(self, place: Steps, value: object) -> bool:
         """As `Facts.may_equal`."""
@@ -127,10 +127,10 @@ class ByType(msgspec.Struct, frozen=True):
 
 
 @lru_cache(maxsize=32_768)
-def _by_schema(event_type: str, place: Steps) -> Outcome:
+def _by_schema(event_type: str, place: Steps, sure: int) -> Outcome:
     if place == ("type",):
         return of_values((event_type,))
-    found = lookup(event_type, place)
+    found = lookup(event_type, place, sure)
     if found is None:
         return ANYTHING
     if found.kinds == {"null"}:

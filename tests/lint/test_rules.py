@@ -22,6 +22,10 @@ GUARDED = [
     ("type == 'user.created' && data.username", "{data.username}"),
     ("data.public_metadata.plan", "{data.public_metadata.plan}"),
     ("!(!(data.username))", "{data.username}"),
+    ("data.email_addresses[0]", "{data.email_addresses[0].email_address}"),
+    ("length(data.email_addresses[0].linked_to) > `0`", "{data.email_addresses[0].email_address}"),
+    ("contains(['a', 'b'], data.username)", "{data.username}"),
+    (r"contains(`[\"a\", \"b\"]`, data.username)", "{data.username}"),
 ]
 
 

@@ -105,7 +105,7 @@ EXPRESSIONS = st.recursive(PATHS | LITERALS, larger, max_leaves=6)
 class Nothing:
     """No facts at all."""
 
-    def at(self, _: Steps) -> Outcome:
+    def at(self, _: Steps, __: int = 0) -> Outcome:
         return ANYTHING
 
     def may_equal(self, _: Steps, __: object) -> bool:
@@ -118,7 +118,7 @@ class Exact:
     def __init__(self, document: dict[str, Any]) -> None:
         self.document = document
 
-    def at(self, place: Steps) -> Outcome:
+    def at(self, place: Steps, _: int = 0) -> Outcome:
         return ANYTHING if None in place else of_values((value_at(place, self.document),))
 
     def may_equal(self, place: Steps, value: object) -> bool:
