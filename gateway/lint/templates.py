@@ -12,7 +12,7 @@ from gateway.lint.fields import absences, where_missing
 from gateway.lint.finding import Finding, names
 from gateway.lint.guards import Guard, implied
 from gateway.lint.outcome import Outcome, truths
-from gateway.lint.route import OWN_NAMES, Certain, RouteView
+from gateway.lint.route import OWN_NAMES, ByType, Certain, RouteView
 from gateway.routing.expressions import Expression
 from gateway.routing.template import Template
 
@@ -33,8 +33,14 @@ def guards_of(view: RouteView, asked: ByTypes) -> Guards:
     guards: dict[str, Guard | None] = {}
     for types, result in asked:
         taken = True in truths(result.outcome) and result.outcome.kinds != {"error"}
-        guards.update(dict.fromkeys(types, guard if taken else None))
+        for one in types:
+            guards[one] = guard if taken and _can_be_met(guard, ByType(view, one)) else None
     return guards
+
+
+def _can_be_met(guard: Guard, facts: ByType) -> bool:
+    """Tell whether something can be wherever a condition demands it."""
+    return all(facts.at(place).kinds != {"null"} for place in guard)
 
 
 def check_templates(view: RouteView, asked: ByTypes) -> Iterator[Finding]:
@@ -87,6 +93,8 @@ def _destination(
         yield from told
         if any(one.rule != "may-fail" for one in told):
             continue
+        if _is_demanded(expression, view):
+            continue
         lists = [one for types, result in found if _is_list(result.outcome) for one in types]
         empty = _types(found)
         if lists:
@@ -128,7 +136,7 @@ def _key(
     # Beside text, or the type, a key is not empty.
     if silent or not results or len(results) < len(template.parts):
         return
-    empty = [_types(found) for _, _, found in results]
+    empty = [[] if _is_demanded(one, view) else _types(found) for one, _, found in results]
     types = [one for one in empty[0] if all(one in other for other in empty)]
     first, offset, _ = results[0]
     if len(results) == 1:
@@ -146,6 +154,18 @@ def _empty_key(expression: Expression, types: list[str]) -> str:
         f" key{default} takes its place; write {{{expression.source} || data.id}}, or what else is"
         " meant"
     )
+
+
+def _is_demanded(expression: Expression, view: RouteView) -> bool:
+    """Tell whether the condition, or a side of its `&&`, is the expression itself."""
+    pending = [] if view.route.when is None else [view.route.when.tree]
+    while pending:
+        node = pending.pop()
+        if node == expression.tree:
+            return True
+        if node["type"] == "and_expression":
+            pending.extend(node["children"])
+    return False
 
 
 def _types(found: ByTypes) -> list[str]:

@@ -25,6 +25,8 @@ GUARDED = [
     ("data.email_addresses[0]", "{data.email_addresses[0].email_address}"),
     ("length(data.email_addresses[0].linked_to) > `0`", "{data.email_addresses[0].email_address}"),
     ("contains(['a', 'b'], data.username)", "{data.username}"),
+    ("data.banned && (data.username || data.external_id)", "{data.username || data.external_id}"),
+    ("data.username || data.external_id", "{ data.username || data.external_id }"),
     (r"contains(`[\"a\", \"b\"]`, data.username)", "{data.username}"),
 ]
 
@@ -77,6 +79,14 @@ def test_what_the_condition_demands_is_there(when: str, template: str) -> None:
     assert {"empty-destination", "empty-key"} <= {
         rule for _, rule, _ in told(text.replace("WHEN", "data.created_at"))
     }
+
+
+def test_types_that_cannot_meet_a_condition_are_not_told_of_in_its_templates() -> None:
+    (found,) = told(
+        'routes:\n  - {name: a, events: ["*"], when: "contains([\'a\'], data.username)",\n'
+        '     targets: [{broker: events, topic: "t.{data.first_name}"}]}\n'
+    )
+    assert "may be null or empty in user.created and user.updated," in found[2]
 
 
 @pytest.mark.parametrize("kind", ["svix", "standard-webhooks"])
