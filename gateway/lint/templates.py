@@ -141,9 +141,16 @@ def _key(
     first, offset, _ = results[0]
     if len(results) == 1:
         # What the default key begins with may as well be empty: it is the same key.
-        types = [one for one in types if first.path != key_paths(one)[0]]
+        types = [one for one in types if not _begins_default(first, one)]
     if types:
         yield Finding("empty-key", path, _empty_key(first, types), offset)
+
+
+def _begins_default(expression: Expression, event_type: str) -> bool:
+    """Tell whether a key is what the default key tries first: `a`, or `a || b` of `a || b || c`."""
+    paths = key_paths(event_type)
+    begins = {"||".join(paths[: n + 1]) for n in range(len(paths))}
+    return "".join(expression.source.split()) in begins
 
 
 def _empty_key(expression: Expression, types: list[str]) -> str:
