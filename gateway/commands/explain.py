@@ -61,7 +61,8 @@ def _message_id(_ctx: click.Context, _param: click.Parameter, value: str) -> str
     type=click.Choice(["text", "json"]),
     default="text",
     show_default=True,
-    help="json has every value whole. Both hold personal data where the event does.",
+    help="json has every value whole. Both hold personal data where the event does, and what"
+    " headers and conditions take from ${…}.",
 )
 @click.pass_context
 def explain_command(
