@@ -308,7 +308,9 @@ class InboxGateway(Gateway[InboxJudge]):
         letters = world.letters_at(self._outside.now)
         dead_letter = DeadLetter(letters, "kafka", LETTERS) if letters is not None else None
         reaches = {
-            spec.name: Reach(Window(spec.max_in_flight - 1, 1 << 20), world.request_timeout)
+            spec.name: Reach(
+                "kafka", Window(spec.max_in_flight - 1, 1 << 20), world.request_timeout
+            )
             for spec in world.brokers
         }
         return Terms(Outlets(self._clients, dead_letter), reaches, world.max_age)
