@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
@@ -38,7 +37,7 @@ class Absence(msgspec.Struct, frozen=True):
 def absences(expression: Expression, view: RouteView) -> tuple[Absence, ...]:
     """Give the places that an expression reads and no event has that the route takes."""
     found: dict[Steps, Absence] = {}
-    for steps in _paths(expression):
+    for steps in paths_read(expression):
         if steps[0] in OWN_NAMES:
             continue
         missing, types = where_missing(steps, expression, view)
@@ -78,11 +77,6 @@ def offset_of(expression: Expression, steps: Steps) -> int:
         if name == wanted[-1] and (before is None or (at > 0 and tokens[at - 1][0] == before)):
             return start
     return next((start for name, start in tokens if name == wanted[-1]), 0)
-
-
-@lru_cache(maxsize=4096)
-def _paths(expression: Expression) -> tuple[Steps, ...]:
-    return paths_read(expression)
 
 
 def _tokens(expression: Expression) -> list[Mapping[str, Any]]:

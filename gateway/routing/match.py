@@ -32,4 +32,8 @@ class Pattern:
         """Give the first pattern that takes the type, as it is written."""
         if not self.matches(event_type):
             return None
-        return next(text for text in self.texts if Pattern((text,)).matches(event_type))
+        return next(text for text in self.texts if _takes(text, event_type))
+
+
+def _takes(text: str, event_type: str) -> bool:
+    return event_type.startswith(text[:-1]) if text.endswith("*") else event_type == text

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
-from gateway.routing.expressions import Expression
+from gateway.routing.expressions import MAX_CACHED, Expression
 
 __all__ = ["Steps", "path_text", "paths_read", "value_at"]
 
@@ -24,6 +25,7 @@ _PROJECTIONS = frozenset({"projection", "value_projection", "filter_projection"}
 """`a[*]`, `a.*` and `a[?…]`; `a[]` is the first kind too."""
 
 
+@lru_cache(maxsize=MAX_CACHED)
 def paths_read(expression: Expression) -> tuple[Steps, ...]:
     """Give every place that the expression reads, each once, in the order of its text.
 
@@ -35,6 +37,7 @@ def paths_read(expression: Expression) -> tuple[Steps, ...]:
     return tuple(walk.found)
 
 
+@lru_cache(maxsize=MAX_CACHED)
 def path_text(steps: Steps) -> str:
     """Write a path as JMESPath does: `data.emails[0].address`."""
     text = ""
