@@ -383,7 +383,10 @@ def make_broker(
 
 
 def sent_headers(kind: Literal["kafka", "nats"], message: Message) -> Headers | None:
-    """Give a record's headers as its broker gets them; None for a destination it can never have."""
+    """Give a record's headers as its broker gets them; None for a destination it can never have.
+
+    The first call for a kind imports its client, which takes some tenths of a second.
+    """
     if kind == "kafka":
         from gateway.brokers.kafka import topics  # noqa: PLC0415 - as in make_broker
 

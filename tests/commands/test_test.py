@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -55,6 +57,25 @@ def test_the_file_beside_the_config_is_found(config: Path) -> None:
         "\n"
         "2 passed in 0.00 s\n"
     )
+
+
+def test_no_test_is_timed_for_what_the_process_imports(config: Path) -> None:
+    script = (
+        "import sys, gateway.commands.test as command\n"
+        "before = set()\n"
+        "def watched(*given, run=command.run):\n"
+        "    before.update(sys.modules)\n"
+        "    result = run(*given)\n"
+        "    print([m for m in set(sys.modules) - before if m.startswith('gateway.')])\n"
+        "    return result\n"
+        "command.run = watched\n"
+        f"command.test_command(['--config', {str(config)!r}])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done
+    assert done.stdout.count("[]\n") == 2, done
 
 
 def test_a_file_that_ends_in_yml_has_its_tests_in_one_that_does(config: Path) -> None:
