@@ -38,8 +38,10 @@ def direct() -> set[str]:
 
 
 def documented() -> dict[str, str]:
-    """Give the licence of each package in `docs/dependencies.md`."""
-    rows = ROW.findall((ROOT / "docs/dependencies.md").read_text())
+    """Give the licence of each package of PyPI in `docs/dependencies.md`."""
+    page = (ROOT / "docs/dependencies.md").read_text()
+    npm = page[page.index("| npm package |") : page.index("## Build")]
+    rows = ROW.findall(page.replace(npm, ""))
     return {name: licence.strip() for name, licence, _, _ in rows if name not in HEADINGS}
 
 
