@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import click
 import uvloop
 
+from gateway.app import Blueprint
 from gateway.commands.loading import load_blueprint
 from gateway.server.run import Following, serve
 
@@ -41,5 +43,17 @@ def serve_command(config: Path, workers: int, *, watch: bool) -> None:
     and recovers by itself. A changed config, or `${file:…}`, counts within seconds, on SIGHUP at
     once; a bad one keeps the last good one.
     """
-    following = Following(os.environ, watch=watch)
-    uvloop.run(serve(load_blueprint(config), workers, following=following))
+    # Who asks for a look ends nothing: while it starts the kernel keeps the signal for `serve`.
+    _block_hangups()
+    uvloop.run(_serve(load_blueprint(config), workers, Following(os.environ, watch=watch)))
+
+
+async def _serve(blueprint: Blueprint, workers: int, following: Following) -> None:
+    try:
+        await serve(blueprint, workers, following=following)
+    finally:
+        _block_hangups()  # for the loop takes its handler along when it closes
+
+
+def _block_hangups() -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})

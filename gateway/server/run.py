@@ -101,6 +101,8 @@ async def serve(
     stop = stop or stop_event(signal.SIGTERM, signal.SIGINT)
     if following is not None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reloader.hang_up)
+        # One that came during the start was kept until now; workers must not inherit the block.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGHUP})
     await admin.start()
     watching: asyncio.Task[None] | None = None
     try:

@@ -289,6 +289,36 @@ async def test_what_can_be_read_only_once_is_not_followed(
         assert (await client.post()).word == (401, "rejected")
 
 
+async def test_sighup_in_the_moment_of_the_start_or_of_the_end_ends_nothing(
+    gateways: Start, nats_server: NatsServer, unique: Unique
+) -> None:
+    """It is kept until there is somebody to look; a pipe holds the start up until it was sent."""
+    name = await stream(nats_server, unique("hangup"))
+    gateway = gateways(table(nats_server, name, 0), 2, "--no-watch", start=False)
+    text = gateway.config.read_text()
+    gateway.config.unlink()
+    os.mkfifo(gateway.config)
+
+    def write_after_hangup() -> None:
+        with gateway.config.open("w") as pipe:  # waits until the gateway reads
+            gateway.send(signal.SIGHUP)
+            pipe.write(text)
+
+    writer = threading.Thread(target=write_after_hangup)
+    writer.start()
+    gateway.start()
+    writer.join()
+    await until_said(gateway, "config unchanged")
+    async with Client(gateway) as client:
+        await client.until_ready()
+        assert await numbers(client) == {0}
+    gateway.terminate()
+    while gateway.running:
+        gateway.send(signal.SIGHUP)
+        await asyncio.sleep(0.001)
+    assert gateway.exit_code() == 0
+
+
 async def test_a_worker_that_starts_later_has_the_current_table(
     gateways: Start, nats_server: NatsServer, unique: Unique
 ) -> None:
