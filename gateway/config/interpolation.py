@@ -19,7 +19,7 @@ from typing import Final
 from gateway import GatewayError
 from gateway.config.files import FileContent, FileReader, read_file
 
-__all__ = ["Expansion", "Fault", "Interpolated", "Interpolator"]
+__all__ = ["MAX_TOTAL", "Expansion", "Fault", "Interpolated", "Interpolator"]
 
 MAX_TOTAL: Final = 4 * 1024 * 1024
 """Characters that all values together may bring in."""
@@ -106,7 +106,8 @@ class Interpolator:
         return Expansion(Interpolated(text) if interpolated else text, tuple(faults))
 
     def _resolve(self, inside: str) -> str:
-        text = self._lookup(inside)
+        # Past the bound no more files are read.
+        text = self._lookup(inside) if self._left >= 0 else ""
         self._left -= len(text)
         if self._left < 0:
             raise _UnresolvedError(f"all ${{…}} together give more than {MAX_TOTAL} characters")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import msgspec
 
 from gateway.config import ConfigError, FileContent, LoadedConfig
 from gateway.config.files import FileReader, read_file
+from gateway.config.interpolation import MAX_TOTAL
 from gateway.config.load import named_files, read_again
 
 __all__ = ["Contents", "ContentsReader", "contents_of", "is_followed", "read_config"]
@@ -65,11 +66,21 @@ class ContentsReader:
         """
         text = _whole(self._name, self._read_text(self._name), before.text)
         names = tuple(before.files) if text.problem else self._names(text)
-        files = {
-            name: _whole(name, self._read(name), before.files.get(name, FileContent()))
-            for name in names
-        }
-        return Contents(text, files)
+        return Contents(text, self._files(names, before.files))
+
+    def _files(
+        self, names: Iterable[str], before: Mapping[str, FileContent]
+    ) -> Mapping[str, FileContent]:
+        """Read files until they hold more than a config may bring in: it is refused then."""
+        files: dict[str, FileContent] = {}
+        left = MAX_TOTAL
+        for name in names:
+            if left < 0:
+                files[name] = FileContent(problem=f"{name} was not read: the others hold too much")
+                continue
+            files[name] = _whole(name, self._read(name), before.get(name, FileContent()))
+            left -= len(files[name].text.get_secret_value())
+        return files
 
     def _names(self, text: FileContent) -> tuple[str, ...]:
         if self._named is None or self._named[0] != text:

@@ -13,8 +13,9 @@ from pydantic import SecretStr
 
 from gateway.app import Blueprint, draw, load_contents
 from gateway.brokers.base import BrokerOptionsError
-from gateway.config import ConfigError, FileContent, GatewayConfig
+from gateway.config import ConfigError, FileContent, GatewayConfig, load_config_text
 from gateway.config.files import MAX_FILE, read_file
+from gateway.config.interpolation import MAX_TOTAL
 from gateway.config.load import MAX_FILE as MAX_CONFIG
 from gateway.config.load import named_files
 from gateway.server import redraw as redraw_module
@@ -627,6 +628,31 @@ def test_a_config_is_read_again_with_bounds(tmp_path: Path) -> None:
     path.unlink()
     os.mkfifo(path)
     assert read_config(str(path)).problem == f"{path}: is not a file"
+
+
+def test_the_files_of_a_text_are_read_with_a_bound_for_all() -> None:
+    """One file has as many names as slashes; a text of 1 MiB has room for 80,000 of them."""
+    names = [f"/{'/' * at}large" for at in range(200)]
+    text = content(json.dumps({"routes": [f"${{file:{name}}}" for name in names]}))
+    read: list[str] = []
+
+    def read_large(name: str) -> FileContent:
+        read.append(name)
+        return content("x" * MAX_FILE)
+
+    def load() -> None:
+        load_config_text(text.text, NAME, {}, read=read_large)
+
+    with pytest.raises(ConfigError, match="together give more than"):
+        load()
+    assert len(read) == MAX_TOTAL // MAX_FILE + 1, "at the start"
+    read.clear()
+    reader = ContentsReader(NAME, {}, lambda _: text, read_large)
+    found = reader.read(Contents(text, {}))
+    assert len(read) == MAX_TOTAL // MAX_FILE + 1, "at a reload"
+    assert [*found.files] == names
+    with pytest.raises(ConfigError, match="together give more than"):
+        loader(NAME, {})(found)
 
 
 def test_only_what_is_no_file_is_not_followed(tmp_path: Path) -> None:
