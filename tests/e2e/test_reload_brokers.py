@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.e2e.client import Client, event, until
+from tests.e2e.client import Client, event, signed, until
 from tests.e2e.conftest import Start
 from tests.e2e.readback import create_stream, kafka_records, stream_count, stream_messages
 from tests.e2e.sockets import sockets
 from tests.e2e.tables import until_generation
 from tests.e2e.test_contract_inbox import inbox, settled, until_count
 from tests.e2e.test_reload_tables import Load, serving, to
-from tests.e2e.test_rotation import said, until_said
+from tests.e2e.test_rotation import held, said, until_said
 from tests.e2e.test_workers import until_workers
 from tests.servers.kafka import KafkaAt
 from tests.servers.nats import NatsServer
@@ -128,6 +129,85 @@ async def test_a_new_broker_that_is_away_holds_up_the_change_for_seconds_only(
         assert (await client.post()).word == (200, "delivered")
         assert (await client.ready())[1]["status"] == "degraded"
     assert await stream_count(nats_server.url, name) >= 3
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_a_retry_by_another_table_publishes_what_that_wants_and_is_owed(
+    gateways: Start, nats_server: NatsServer, unique: Unique, workers: int
+) -> None:
+    """Half of the event is done; the source has another path by the time that it is sent again."""
+    name = unique("owed")
+    await create_stream(nats_server.url, name, f"{name}.>")
+    away = {"kind": "nats", "servers": [f"nats://{LOOPBACK}:{free_port()}"]}
+    done, fresh = ({"broker": "bus", "subject": f"{name}.{one}"} for one in ("done", "fresh"))
+    lost = {"broker": "away", "subject": f"{name}.lost"}
+    brokers = {"bus": bus(nats_server), "away": away}
+    config = {"brokers": brokers, "routes": [route("all", done, lost)]}
+    gateway = gateways(config, workers)
+    body = event()
+    headers = signed(body)
+    async with Client(gateway) as client:
+        await client.until_ready("undeliverable")
+        if workers > 1:
+            await until_workers(gateway, workers)
+        assert (await client.post(body, headers)).word == (503, "failed")
+        secret = [held(gateway.directory / "secret")]
+        gateway.rewrite(
+            {
+                "sources": {"clerk": {"path": "/elsewhere", "secrets": secret}},
+                "brokers": {"bus": bus(nats_server)},
+                "routes": [route("renamed", done, fresh)],
+            }
+        )
+        await until_generation(client, 2)
+        for word in ("delivered", "duplicate", "duplicate"):
+            async with Client(gateway) as other:
+                answer = await other.post(body, headers, path="/elsewhere")
+                assert answer.word == (200, word)
+                assert (await other.post(body, headers)).word == (404, "rejected")
+    subjects = sorted(one.subject for one in await stream_messages(nats_server.url, name))
+    assert subjects == [f"{name}.done", f"{name}.fresh"]
+
+
+async def test_a_request_in_flight_ends_with_what_it_began_with(
+    gateways: Start, new_nats: NewNats
+) -> None:
+    """Its source's path, its route and its broker go while the broker does not answer."""
+    server, stays = new_nats(), new_nats()
+    for one in (server, stays):
+        await create_stream(one.url, "flight", "flight.>")
+    brokers = {"bus": bus(server), "stays": bus(stays)}
+    target = {"broker": "bus", "subject": "flight.before"}
+    gateway = gateways({"brokers": brokers, "routes": [route("all", target)]})
+    async with Client(gateway) as client:
+        await client.until_delivered()
+        server.pause()
+        try:
+            in_flight = asyncio.create_task(client.post())
+
+            async def is_in_flight() -> bool:
+                return (await client.samples("gateway_broker_in_flight_records"))[("bus",)] == 1
+
+            await until(is_in_flight, "the record is on its way")
+            after = route("all", {"broker": "stays", "subject": "flight.after"})
+            secret = [held(gateway.directory / "secret")]
+            gateway.rewrite(
+                {
+                    "sources": {"clerk": {"path": "/elsewhere", "secrets": secret}},
+                    "brokers": {"stays": bus(stays)},
+                    "routes": [after],
+                }
+            )
+            await until_generation(client, 2)
+            assert (await client.post()).word == (404, "rejected")
+            assert (await client.post(path="/elsewhere")).word == (200, "delivered")
+            assert not in_flight.done()
+        finally:
+            server.resume()
+        answer = await in_flight
+    assert answer.word == (200, "delivered")
+    assert answer.body["targets"][0]["subject"] == "flight.before"
+    assert {one.subject for one in await stream_messages(stays.url, "flight")} == {"flight.after"}
 
 
 class Waiting:
