@@ -121,8 +121,7 @@ class Clients:
                     made[name] = _Client(recipes[name], self._on_state)
                 await _connect([made[name] for name in lacking])
         except BaseException:
-            for client in made.values():
-                await client.broker.close(0)
+            await asyncio.gather(*(client.broker.close(0) for client in made.values()))
             raise
         finally:
             self._joining = {}

@@ -191,6 +191,30 @@ async def test_a_change_that_is_cancelled_changes_nothing(
     assert [is_open(broker) for broker in rig.made] == [True, True, False, False]
 
 
+async def test_what_a_cancelled_change_has_begun_is_closed_at_once(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And not one after the other: the process may be about to end."""
+    monkeypatch.setattr(clients_module, "_CONNECT_WITHIN", 60.0)
+    all_close = asyncio.Barrier(2)
+    close = FakeBroker.close
+
+    async def close_together(broker: FakeBroker, timeout: float) -> None:
+        async with asyncio.timeout(5):
+            await all_close.wait()
+        await close(broker, timeout)
+
+    rig.unreachable.add("b")
+    changing = asyncio.create_task(rig.clients.change(rig.recipes(events="b", bus="b")))
+    await turns()
+    with monkeypatch.context() as patched:
+        patched.setattr(FakeBroker, "close", close_together)
+        changing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await changing
+    assert [is_open(broker) for broker in rig.made] == [True, True, False, False]
+
+
 async def test_another_place_serves_in_the_end_and_another_login_does_not(rig: Rig) -> None:
     """Nothing goes on to where it should not go any more; a login may come to be good."""
     bus = rig.clients.brokers["bus"]
