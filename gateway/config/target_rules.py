@@ -117,8 +117,8 @@ def _collisions(config: GatewayConfig, view: View) -> Iterator[Finding]:
                 yield Finding(
                     path,
                     f"this target (line {here.line} column {here.col}) and the one at {there} have"
-                    f" the same destination and another {differing}; make them equal, or give one"
-                    " a destination of its own",
+                    f" the same destination and not the same {differing}; make them equal, or give"
+                    " one a destination of its own",
                     uses=(other_path,),
                 )
 

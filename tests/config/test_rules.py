@@ -306,7 +306,7 @@ ERRORS = [
             "  - {name: b, events: [user.deleted], targets:"
             f" [‸{{broker: events, topic: x, {difference}}}]}}",
             "this target (line 3 column 49) and the one at line 2 column 49 have the same"
-            f" destination and another {words};",
+            f" destination and not the same {words};",
         )
         for difference, words in (
             ("payload: data", "payload"),
