@@ -1,7 +1,8 @@
 """How an explanation looks to people: lines of text, without colour and fit for a terminal.
 
 Values of an event are escaped, so that none steers the terminal, and cut where they are long; the
-JSON has them whole.
+JSON has them whole. Where a record goes is never cut: it is what one looks for in the broker, and
+the table bounds its length.
 """
 
 from __future__ import annotations
@@ -117,7 +118,7 @@ def _target(
 
 def _place(record: Record) -> str:
     kind = "topic" if record.kind == "kafka" else "subject"
-    return f"{kind} {_cut(record.topic or record.subject or '')}"
+    return f"{kind} {escaped(record.topic or record.subject or '')}"
 
 
 def _record(record: Record, target: TargetReport) -> Pairs:

@@ -279,6 +279,17 @@ def test_long_values_are_cut_in_text_and_whole_in_json(tmp_path: Path) -> None:
     assert content["records"][0]["key"] == long
 
 
+def test_a_long_destination_is_whole_in_text(tmp_path: Path) -> None:
+    """It is what one looks for in the broker; the table bounds it."""
+    topic = f"clerk.{'x' * 128}"
+    target = {"broker": "events", "topic": "clerk.{data.id}"}
+    brokers = {"events": {"kind": "kafka", "servers": ["localhost:9092"]}}
+    routes = [{"name": "users", "events": ["user.*"], "targets": [target]}]
+    path = write_config(tmp_path, {"brokers": brokers, "routes": routes})
+    done = in_process("explain", "--config", path, "user.deleted", "--set", f"data.id={'x' * 128}")
+    assert f"  -> events  topic {topic}\n" in done.out
+
+
 def test_nothing_steers_the_terminal(tmp_path: Path) -> None:
     body = tmp_path / "body"
     evil = "\\u001b[31m\\u202e\\u009b\\u007f"
