@@ -44,13 +44,18 @@ class Done:
         return found
 
 
-def gateway(*arguments: object, cwd: Path, env: Mapping[str, str] | None = None) -> Done:
-    """Run `gateway` with these arguments to its end, and assert that it kept its secrets."""
+def gateway(
+    *arguments: object, cwd: Path, env: Mapping[str, str] | None = None, piped: str = ""
+) -> Done:
+    """Run `gateway` with these arguments to its end, and assert that it kept its secrets.
+
+    `piped` is its whole standard input, which is no terminal.
+    """
     done = subprocess.run(
         [*GATEWAY, *map(str, arguments)],
         cwd=cwd,
         env=env,
-        stdin=subprocess.DEVNULL,
+        input=piped,
         capture_output=True,
         text=True,
         timeout=_PATIENCE,
