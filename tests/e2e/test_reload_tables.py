@@ -106,7 +106,7 @@ def assert_each_in_one_table(load: Load, found: dict[str, list[str]]) -> None:
         assert oldest <= number <= newest, svix_id
 
 
-@pytest.mark.parametrize(("workers", "changes"), [(1, 15), (2, 40)])
+@pytest.mark.parametrize(("workers", "changes"), [(1, 10), (2, 25)])
 async def test_each_event_is_in_all_targets_of_one_table_that_was_in_force(
     gateways: Start,
     own_nats: NatsServer,
