@@ -192,7 +192,7 @@ class Reloader:
         except GatewayError as error:
             self._refuse(contents, _refusal(error))
             return
-        except Exception as error:  # noqa: BLE001 - see `look`
+        except Exception as error:  # noqa: BLE001 - a fault of ours, told by `look`
             self._refuse_by_bug(contents, error)
             return
         before, self.current = self.current, redrawn.blueprint

@@ -17,6 +17,7 @@ from gateway.testing.models import Expectation
 from gateway.testing.outcomes import Outcome, outcomes_of
 from gateway.testing.reasons import could_publish, reasons
 from gateway.testing.rules import Setting
+from gateway.testing.showing import reached, untrue
 
 __all__ = ["Differs", "Failure", "Missing", "NoEvent", "Result", "Unexpected", "run", "run_suite"]
 
@@ -62,9 +63,9 @@ class Result(msgspec.Struct, frozen=True):
     """Empty: it passed."""
     seconds: float
     reached: frozenset[tuple[str, int]] = frozenset()
-    """The targets, by route and number, whose records came as expected."""
+    """The targets, by route and number, whose records had to come."""
     untrue: frozenset[str] = frozenset()
-    """The routes that took the event but for their condition."""
+    """The routes that took the event but for their condition, and would have been seen."""
 
     @property
     def passed(self) -> bool:
@@ -93,21 +94,13 @@ def run(test: RoutingTest, setting: Setting, clock: Callable[[], float]) -> Resu
         test,
         failures,
         clock() - started,
-        reached=frozenset(_reached(test, outcomes, matched)),
-        untrue=frozenset(told.route.name for told in explanation.routes if told.verdict == "when"),
+        reached=reached(test.expect, outcomes, matched),
+        untrue=untrue(explanation, event, test.expect, outcomes, matched),
     )
 
 
 def _fitting(expectation: Expectation, outcomes: Sequence[Outcome]) -> list[int]:
     return [at for at, one in enumerate(outcomes) if fits(expectation, one)]
-
-
-def _reached(
-    test: RoutingTest, outcomes: Sequence[Outcome], matched: dict[int, int]
-) -> Iterator[tuple[str, int]]:
-    for one, other in matched.items():
-        if test.expect[one].refused is None:
-            yield from outcomes[other].targets
 
 
 def _failures(

@@ -76,12 +76,32 @@ def test_each_gap_has_its_place_and_words(tmp_path: Path) -> None:
     assert half.percent == pytest.approx(100 * 5 / 6)
 
 
-def test_a_record_that_routes_share_reaches_all_of_them(tmp_path: Path) -> None:
-    audit = {"name": "audit", "events": ["*"], "targets": CONFIG["routes"][0]["targets"][1:]}
-    found = covered(tmp_path, BOTH, routes=[CONFIG["routes"][0], audit])
-    assert (found.routes, found.targets) == (Tally(2, 2), Tally(3, 3))
-
-
 def test_a_table_without_routes_is_covered(tmp_path: Path) -> None:
     found = covered(tmp_path, "event: session.created, expect: none", routes=[])
     assert (found.percent, found.gaps) == (100.0, ())
+
+
+@pytest.mark.parametrize(
+    ("true", "false", "tallies"),
+    [
+        ("", "", "1/2 1/2 0/1"),
+        (", routes: [a, b]", "", "2/2 2/2 0/1"),
+        (", routes: [a, b]", ", routes: [a]", "2/2 2/2 1/1"),
+        ("", ", routes: [a]", "1/2 1/2 0/1"),
+    ],
+)
+def test_a_shared_record_shows_only_routes_that_are_named(
+    true: str, false: str, tallies: str, tmp_path: Path
+) -> None:
+    """It would come without one of them, too, whatever the condition of that is."""
+    target = {"broker": "events", "topic": "clerk.x"}
+    routes = [
+        {"name": "a", "events": ["user.*"], "targets": [target]},
+        {"name": "b", "events": ["*"], "when": "data.vip", "targets": [target]},
+    ]
+    cases = (
+        f"event: user.created, set: {{data.vip: true}}, expect: [{{topic: clerk.x{true}}}]",
+        f"event: user.created, expect: [{{topic: clerk.x{false}}}]",
+    )
+    found = covered(tmp_path, *cases, routes=routes)
+    assert f"{found.routes} {found.targets} {found.conditions}" == tallies
