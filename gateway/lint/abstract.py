@@ -32,7 +32,7 @@ from gateway.lint.outcome import (
 )
 from gateway.routing.expressions import Expression
 
-__all__ = ["Comparison", "Facts", "Findings", "Risk", "interpret"]
+__all__ = ["UNORDERED", "Comparison", "Facts", "Findings", "Risk", "interpret"]
 
 Node = Mapping[str, Any]
 
@@ -68,6 +68,10 @@ class Risk(msgspec.Struct, frozen=True):
     """Where the argument stands in the event, if it does."""
     kinds: frozenset[str]
     """The types that the function does not take; none where there is no such function."""
+
+
+UNORDERED: Final = Risk("", None, frozenset({"number", "string"}))
+"""An order, by `<` and the like, between text and a number: no function, and it fails."""
 
 
 class Findings(msgspec.Struct, frozen=True):
@@ -155,7 +159,10 @@ class _Walk:
             if not possible:
                 return of_values((operator == "ne",))
             return known or _BOOLEAN
-        return known or _ordered(left, right)
+        ordered = known or _ordered(left, right)
+        if ordered.kinds - {"null"} == {"error"}:
+            self.risks.setdefault(UNORDERED)
+        return ordered
 
     def _may_be_equal(self, left: Outcome, right: Outcome) -> bool:
         if not (left.kinds & right.kinds) - {"error"}:

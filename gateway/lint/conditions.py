@@ -9,7 +9,7 @@ import msgspec
 from gateway.clerk.catalogue import CATALOGUE
 from gateway.clerk.schemas import Steps
 from gateway.config.names import closest
-from gateway.lint.abstract import Comparison, Facts, Findings, Risk, interpret
+from gateway.lint.abstract import UNORDERED, Comparison, Facts, Findings, Risk, interpret
 from gateway.lint.fields import absences, offset_of, where_missing
 from gateway.lint.finding import Finding, names
 from gateway.lint.guards import NO_GUARD, Guard
@@ -83,7 +83,8 @@ def check_condition(view: RouteView, found: ByTypes) -> Iterator[Finding]:
     knows_all = view.exact is not None or "type" not in when.fields
     if found and knows_all and not missing and not wrong and _is_never_true(found):
         types = names([one for group, _ in found for one in group])
-        message = f"when: is never true for {types}, by Clerk's schemas; mend it, or remove"
+        reason = next((why(one) for _, one in found if UNORDERED in one.risks), "")
+        message = f"when: is never true for {types}{reason}, by Clerk's schemas; mend it, or remove"
         yield Finding("never-matches", path, f"{message} the route")
 
 
@@ -150,6 +151,8 @@ def _values(place: Steps, view: RouteView) -> list[str]:
 
 def why(result: Findings) -> str:
     """Say in parentheses what an expression fails for, where it is one thing."""
+    if UNORDERED in result.risks:
+        return " (< and the like cannot compare text with a number)"
     risk = next(iter(result.risks), None)
     if risk is None:
         return ""

@@ -36,6 +36,8 @@ MAX_SOURCE = 1024
 MAX_DEPTH = 48
 """Levels of its syntax tree."""
 MAX_CACHED = 16_384
+_OTHER_LANGUAGES = {"=": "==", "and": "&&", "or": "||"}
+"""What other languages write, and what JMESPath does."""
 """Expressions, of some 3 kB each: more than a config file of 1 MiB holds, unless most of them are
 shorter than 30 characters. Were it fewer than a file holds, each would be compiled again for every
 pass over its routes."""
@@ -98,7 +100,10 @@ class Expression:
         except JMESPathError as error:
             # The library's messages quote values of the event; its class says enough.
             raise ExpressionError(self.source, f"failed: {type(error).__name__}") from None
-        except (TypeError, ValueError, RecursionError, OverflowError, KeyError) as error:
+        except TypeError:
+            problem = "failed: it compares text with a number, or gives a function another type"
+            raise ExpressionError(self.source, problem) from None
+        except (ValueError, RecursionError, OverflowError, KeyError) as error:
             raise ExpressionError(self.source, f"failed: {type(error).__name__}") from None
 
 
@@ -128,7 +133,9 @@ def _problem(error: JMESPathError) -> str:
     if isinstance(error, ParseError):
         if not error.token_value:
             return "it ends too early"
-        return f"unexpected {error.token_value!r} at character {error.lex_position + 1}"
+        other = _OTHER_LANGUAGES.get(str(error.token_value))
+        hint = f"; write {other}" if other else ""
+        return f"unexpected {error.token_value!r} at character {error.lex_position + 1}{hint}"
     return str(error).splitlines()[0].rstrip(":. ")[:200]
 
 

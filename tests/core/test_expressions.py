@@ -196,7 +196,9 @@ def test_what_an_expression_reads(source: str, fields: set[str], path: str | Non
         ("", 0, "Invalid JMESPath expression: cannot be empty"),
         ("data.", 5, "it ends too early"),
         ("data..id", 5, "unexpected '.' at character 6"),
-        ("data.id = 'x'", 8, "unexpected"),
+        ("data.id = 'x'", 8, "unexpected '=' at character 9; write =="),
+        ("a and b", 2, "unexpected 'and' at character 3; write &&"),
+        ("a or b", 2, "unexpected 'or' at character 3; write ||"),
         ("data id", 5, "unexpected 'id' at character 6"),
         ("data.id == 'x", 11, "unexpected"),
         ("(a", 2, "it ends too early"),
@@ -216,6 +218,13 @@ def test_what_cannot_be_parsed(source: str, offset: int, problem: str) -> None:
     assert caught.value.source == source
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 300
+
+
+def test_text_compared_with_a_number_is_told_in_words() -> None:
+    with pytest.raises(ExpressionError) as caught:
+        Expression("data.amount > `100`").evaluate({"data": {"amount": "secret"}})
+    assert "failed: it compares text with a number" in str(caught.value)
+    assert "secret" not in str(caught.value)
 
 
 FAILING = [
