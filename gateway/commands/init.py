@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -35,8 +36,8 @@ _ALL: Final = "all"
 _DEFAULTS: Final = Answers()
 
 
-def _servers(_context: click.Context, _option: click.Parameter, value: str | None) -> Any:
-    return None if value is None else _split(value)
+def _servers(_context: click.Context, option: click.Parameter, value: str | None) -> Any:
+    return None if value is None else _reachable(str(option.name), value)
 
 
 def _groups(_context: click.Context, _option: click.Parameter, value: str | None) -> Any:
@@ -45,6 +46,16 @@ def _groups(_context: click.Context, _option: click.Parameter, value: str | None
 
 def _split(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _reachable(name: str, text: str) -> tuple[str, ...]:
+    """Read the servers of a broker: `kafka_servers` or `nats_servers`, as a config takes them."""
+    servers = _split(text)
+    answers: dict[str, Any] = {"brokers": name.removesuffix("_servers"), name: servers}
+    fault = _fault("config.yaml", config_text(Answers(**answers), None))
+    if fault is not None:
+        raise click.BadParameter(fault)
+    return servers
 
 
 def _chosen(text: str) -> tuple[str, ...]:
@@ -59,6 +70,7 @@ def _chosen(text: str) -> tuple[str, ...]:
 @click.command("init")
 @click.option(
     "--config",
+    metavar="FILE",
     type=click.Path(path_type=Path, dir_okay=False),
     default=Path("config.yaml"),
     show_default=True,
@@ -67,9 +79,21 @@ def _chosen(text: str) -> tuple[str, ...]:
 @click.option("--yes", is_flag=True, help="Ask nothing: defaults for what no flag says.")
 @click.option("--force", is_flag=True, help="Overwrite files that are there.")
 @click.option("--schema/--no-schema", default=True, help="Also write the schemas that editors use.")
-@click.option("--brokers", type=click.Choice(["kafka", "nats", "both"]), help="[default: both]")
-@click.option("--kafka-servers", callback=_servers, help="[default: localhost:9092]")
-@click.option("--nats-servers", callback=_servers, help="[default: nats://localhost:4222]")
+@click.option(
+    "--brokers",
+    type=click.Choice(["kafka", "nats", "both"]),
+    help="Where the events go.  [default: both]",
+)
+@click.option(
+    "--kafka-servers",
+    callback=_servers,
+    help="Kafka's bootstrap servers, separated by commas.  [default: localhost:9092]",
+)
+@click.option(
+    "--nats-servers",
+    callback=_servers,
+    help="NATS servers, separated by commas.  [default: nats://localhost:4222]",
+)
 @click.option(
     "--events",
     callback=_groups,
@@ -80,10 +104,26 @@ def _chosen(text: str) -> tuple[str, ...]:
     type=click.Choice(["entity", "single"]),
     help="A topic for each kind of entity, or one for all.  [default: entity]",
 )
-@click.option("--create-topics/--no-create-topics", default=None, help="[default: no]")
-@click.option("--create-stream/--no-create-stream", default=None, help="[default: yes]")
-@click.option("--mode", type=click.Choice(["direct", "inbox"]), help="[default: direct]")
-@click.option("--dead-letter/--no-dead-letter", default=None, help="[default: yes]")
+@click.option(
+    "--create-topics/--no-create-topics",
+    default=None,
+    help="Create missing Kafka topics at start.  [default: no]",
+)
+@click.option(
+    "--create-stream/--no-create-stream",
+    default=None,
+    help="Create the JetStream stream CLERK when it is missing.  [default: yes]",
+)
+@click.option(
+    "--mode",
+    type=click.Choice(["direct", "inbox"]),
+    help="Answer once the brokers have the event, or once the inbox has.  [default: direct]",
+)
+@click.option(
+    "--dead-letter/--no-dead-letter",
+    default=None,
+    help="A place for what is refused for good.  [default: yes]",
+)
 def init_command(*, config: Path, yes: bool, force: bool, schema: bool, **flags: Any) -> None:
     """Write a commented config, tests that reach all of it, and their schemas for editors.
 
@@ -133,12 +173,19 @@ def _refuse_existing(paths: list[Path], force: bool) -> None:
 
 def _prove(path: Path, text: str) -> None:
     """Load what is about to be written: a flag may hold what no config can."""
+    fault = _fault(path.name, text)
+    if fault is not None:
+        raise click.UsageError(f"this would be no config: {fault}; nothing was written")
+
+
+def _fault(name: str, text: str) -> str | None:
+    """Load a config; give the first fault, if it has one."""
     made_up = "whsec_" + base64.b64encode(b"sixteen bytes and more").decode()
     try:
-        load_contents(path.name, text, {}, {**os.environ, SECRET_VARIABLE: made_up})
+        load_contents(name, text, {}, {**os.environ, SECRET_VARIABLE: made_up})
     except ConfigError as error:
-        first = error.problems[0].message
-        raise click.UsageError(f"this would be no config: {first}; nothing was written") from None
+        return error.problems[0].message
+    return None
 
 
 def _write(path: Path, text: str, force: bool) -> None:
@@ -186,10 +233,10 @@ def _ask(given: Mapping[str, Any]) -> Answers:
 
     ask("brokers", lambda: _choice("Publish to", ["kafka", "nats", "both"], "both"))
     if said["brokers"] != "nats":
-        ask("kafka_servers", lambda: _listed("Kafka's bootstrap servers", _DEFAULTS.kafka_servers))
+        ask("kafka_servers", lambda: _listed("Kafka's bootstrap servers", "kafka_servers"))
         ask("create_topics", lambda: click.confirm("Create missing topics?", False))
     if said["brokers"] != "kafka":
-        ask("nats_servers", lambda: _listed("NATS servers", _DEFAULTS.nats_servers))
+        ask("nats_servers", lambda: _listed("NATS servers", "nats_servers"))
         ask("create_stream", lambda: click.confirm("Create the JetStream stream CLERK?", True))
     question = f"Events: {_ALL}, or some of {', '.join(GROUPS)}"
     ask("events", lambda: click.prompt(question, default=_ALL, value_proc=_chosen))
@@ -203,11 +250,17 @@ def _ask(given: Mapping[str, Any]) -> Answers:
 
 
 def _choice(question: str, words: list[str], default: str) -> str:
-    return str(click.prompt(question, type=click.Choice(words), default=default))
+    return str(
+        click.prompt(question, type=click.Choice(words, case_sensitive=False), default=default)
+    )
 
 
-def _listed(question: str, default: tuple[str, ...]) -> tuple[str, ...]:
-    answer: tuple[str, ...] = click.prompt(question, default=",".join(default), value_proc=_split)
+def _listed(question: str, name: str) -> tuple[str, ...]:
+    answer: tuple[str, ...] = click.prompt(
+        question,
+        default=",".join(getattr(_DEFAULTS, name)),
+        value_proc=partial(_reachable, name),
+    )
     return answer
 
 
@@ -221,7 +274,10 @@ def _next_steps(config: Path, event: str, schema: bool) -> list[str]:
         f"{gateway} check --config {file} --connect     # and the brokers",
         f"{gateway} serve --config {file}",
     ]
-    written = shlex.quote(str(config.with_name(f"{config.stem}.schema.json")))
-    renew = f"{gateway} schema config > {written}"
-    after = ["", "After an upgrade, for editors:", f"  {renew}"] if schema else []
+    after = ["", "After an upgrade, for editors:"] if schema else []
+    for what, stem in (
+        (("config", config.stem), ("tests", f"{config.stem}.tests")) if schema else ()
+    ):
+        written = shlex.quote(str(config.with_name(f"{stem}.schema.json")))
+        after.append(f"  {gateway} schema {what} > {written}")
     return ["Next:", *(f"  {step}" for step in steps), *after]

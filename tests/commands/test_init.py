@@ -135,6 +135,17 @@ def test_on_a_terminal_what_no_flag_says_is_asked(tmp_path: Path) -> None:
     assert_right(tmp_path)
 
 
+def test_on_a_terminal_servers_that_cannot_be_are_asked_for_again(tmp_path: Path) -> None:
+    done = in_process("init", typed="Both\n,\none:9092\ny\nhttp://two\ntwo:4222\n" + "\n" * 5)
+    assert done.code == 0
+    assert "servers: none" in done.out
+    assert "NATS takes nats://host:port" in done.out
+    brokers = yaml.safe_load((tmp_path / "config.yaml").read_text())["brokers"]
+    assert brokers["events"]["servers"] == ["one:9092"]
+    assert brokers["bus"]["servers"] == ["two:4222"]
+    assert_right(tmp_path)
+
+
 def test_on_a_terminal_yes_asks_nothing(tmp_path: Path) -> None:
     done = in_process("init", "--yes", typed="")
     assert done.code == 0
@@ -183,9 +194,9 @@ def test_another_name_and_place(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--kafka-servers", "kafka://one:9092"], "Kafka takes host:port"),
-        (["--nats-servers", "nats://user:pass@one"], "a login in a URL"),
-        (["--kafka-servers", ","], "servers: none"),
+        (["--kafka-servers", "kafka://one:9092"], "'--kafka-servers': servers[0]: Kafka takes"),
+        (["--nats-servers", "nats://user:pass@one"], "'--nats-servers': servers[0]: a login in"),
+        (["--kafka-servers", ","], "'--kafka-servers': servers: none"),
         (["--events", "usrs"], "some of users"),
         (["--config", "nowhere/config.yaml"], "cannot be written"),
     ],
@@ -202,5 +213,5 @@ def test_what_would_be_wrong_is_told_and_not_written(
 def test_the_next_steps_are_commands_that_there_are() -> None:
     done: Done = in_process("init")
     steps = re.findall(r"^  \S.*? (check|test|explain|serve|schema) ", done.out, re.MULTILINE)
-    assert steps == ["check", "test", "explain", "check", "serve", "schema"]
+    assert steps == ["check", "test", "explain", "check", "serve", "schema", "schema"]
     assert f"export {VARIABLE}=whsec_..." in done.out
