@@ -57,6 +57,7 @@ _WATCH_AGAIN = 2.0
 @click.command("dev")
 @click.option(
     "--config",
+    metavar="FILE",
     type=click.Path(path_type=Path),
     help="Your own file; the embedded broker stands in for brokers without `servers`.",
 )

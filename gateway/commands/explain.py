@@ -42,7 +42,11 @@ def _message_id(_ctx: click.Context, _param: click.Parameter, value: str) -> str
 @click.command("explain")
 @click.argument("what", metavar="(EVENT_TYPE | FILE | -)")
 @click.option(
-    "--config", type=click.Path(path_type=Path), required=True, help="The YAML file to explain."
+    "--config",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="The YAML file to explain.",
 )
 @click.option("--source", help="The source it comes to. Default: the only one there is.")
 @set_option

@@ -27,7 +27,11 @@ __all__ = ["inbox_command"]
 T = TypeVar("T")
 
 _config = click.option(
-    "--config", type=click.Path(path_type=Path), required=True, help="The YAML file in use."
+    "--config",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="The YAML file in use.",
 )
 _format = click.option(
     "--format",

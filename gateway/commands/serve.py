@@ -19,6 +19,7 @@ __all__ = ["serve_command"]
 @click.command("serve")
 @click.option(
     "--config",
+    metavar="FILE",
     type=click.Path(path_type=Path),
     required=True,
     help="The YAML file with sources, brokers and routes.",

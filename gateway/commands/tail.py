@@ -22,7 +22,11 @@ Show = Callable[[Arrival], None]
 
 @click.command("tail")
 @click.option(
-    "--config", type=click.Path(path_type=Path), required=True, help="The YAML file in use."
+    "--config",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="The YAML file in use.",
 )
 @click.option("--route", help="Only what this route published.")
 @click.option(

@@ -31,6 +31,7 @@ _NO_RECORD = Message(destination="none", value=b"", headers=(), dedupe_id="")
 @click.command("test")
 @click.option(
     "--config",
+    metavar="FILE",
     type=click.Path(path_type=Path),
     required=True,
     help="The YAML file whose routes are tested.",
