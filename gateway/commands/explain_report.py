@@ -33,7 +33,7 @@ from gateway.routing import explain as routing
 from gateway.routing.explain import End, Explanation, RouteExplanation, Saw
 from gateway.routing.payload import Payload
 from gateway.serving import Endpoint
-from gateway.specimen import specimen
+from gateway.specimen import SVIX_ID, specimen
 
 __all__ = ["Inquiry", "report"]
 
@@ -224,9 +224,10 @@ def _default_key(event: Event) -> str:
 
 def _stand_ins(event: Event) -> Headers:
     metadata = event.metadata
+    svix_id = (("svix-id", metadata.id),) if metadata.id == SVIX_ID else ()
     signature = () if metadata.signature is None else (("svix-signature", metadata.signature),)
     return (
-        ("svix-id", metadata.id),
+        *svix_id,
         ("svix-timestamp", metadata.timestamp),
         *signature,
         ("gateway-received-at", metadata.received_at),

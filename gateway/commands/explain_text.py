@@ -35,10 +35,7 @@ _ANSWERS = {
     "failed": "the sender repeats it, in vain",
 }
 _TOO_LARGE = "the body is over server.max_body"
-_STAND_IN = (
-    "note: svix-id (so ce_id and dedupe ids too), svix-timestamp, svix-signature and"
-    " gateway-received-at are a real delivery's own"
-)
+_DERIVED = {"svix-id": "svix-id (so ce_id and dedupe ids too)"}
 
 Pairs = list[tuple[str, str]]
 
@@ -53,7 +50,8 @@ def explained_lines(explained: Explained) -> Iterator[str]:
     yield ""
     yield _answer(explained)
     if explained.records or explained.letters:
-        yield _STAND_IN
+        own = [_DERIVED.get(name, name) for name, _ in explained.stand_ins]
+        yield f"note: {', '.join(own[:-1])} and {own[-1]} are a real delivery's own"
 
 
 def _head(explained: Explained) -> str:

@@ -12,6 +12,7 @@ from gateway.routing.explain import Explanation, explain
 from gateway.routing.expressions import compiled
 from gateway.routing.paths import path_text, paths_read, value_at
 from gateway.specimen import SIGNATURE, specimen
+from tests.canaries import SECRET
 from tests.core.builders import event, route, table, target
 
 USER: dict[str, Any] = {"type": "user.created", "data": {"id": "user_1", "tier": "free", "n": [7]}}
@@ -193,3 +194,13 @@ def test_a_specimen_is_an_event_without_a_signature() -> None:
     assert (made.type, made.key, made.svix_id) == ("user.created", "user_1", "msg_specimen")
     assert made.metadata.signature == SIGNATURE
     assert made.metadata.received_at == "2023-11-14T22:13:20.500Z"
+
+
+def test_type_is_the_type_of_the_event_wherever_its_source_has_it() -> None:
+    sender = Sender("billing", "clerk/billing", type_required=False, type=compiled("kind"))
+    taken = route(target("bus", "billing.{type}"), events=["invoice.*"], when="type != 'body'")
+    body = b'{"kind":"invoice.paid","type":"body","data":{}}'
+    sources = {"billing": {"kind": "svix", "type": "kind", "secrets": [SECRET]}}
+    found = explain(table(taken, sources=sources), specimen(sender, body, 0))
+    (only,) = found.plan.assignments
+    assert only.message.destination == "billing.invoice.paid"

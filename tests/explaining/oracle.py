@@ -154,6 +154,8 @@ class _Event:
 
     def search(self, expression: str, route: str) -> Any:
         own = {"source": self.source, "route": route, "svix_id": self.svix_id}
+        if self.type is not None:
+            own["type"] = self.type
         try:
             return jmespath.search(expression, {**self.document, **own})
         except (JMESPathError, TypeError, ValueError, KeyError):
