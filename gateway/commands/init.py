@@ -67,6 +67,17 @@ def _chosen(text: str) -> tuple[str, ...]:
     return () if _ALL in names else tuple(group for group in GROUPS if group in names)
 
 
+def _refuse_idle(given: Mapping[str, Any]) -> None:
+    """Raise a usage error for servers of a kind of broker that is not wanted."""
+    brokers = given.get("brokers", "both")
+    for kind in ("kafka", "nats"):
+        if f"{kind}_servers" in given and brokers not in {kind, "both"}:
+            raise click.UsageError(
+                f"--{kind}-servers: there is no such broker with --brokers {brokers}; write"
+                f" --brokers both, or leave it out"
+            )
+
+
 @click.command("init")
 @click.option(
     "--config",
@@ -131,6 +142,7 @@ def init_command(*, config: Path, yes: bool, force: bool, schema: bool, **flags:
     that is there is never overwritten without --force, and none is written if one of them is there.
     """
     given = {name: value for name, value in flags.items() if value is not None}
+    _refuse_idle(given)
     files = _names(config, schema)
     _refuse_existing([*files.values()], force)
     answers = Answers(**given) if yes or not sys.stdin.isatty() else _ask(given)

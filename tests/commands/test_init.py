@@ -58,6 +58,16 @@ FLAGS: list[tuple[str, ...]] = list(
 )
 
 
+@pytest.mark.parametrize(("brokers", "idle"), [("kafka", "nats"), ("nats", "kafka")])
+def test_servers_of_a_broker_that_is_not_wanted_are_not_passed_over(
+    brokers: str, idle: str, tmp_path: Path
+) -> None:
+    done = in_process("init", "--yes", "--brokers", brokers, f"--{idle}-servers", "host-1")
+    assert done.code == 2
+    assert f"--{idle}-servers: there is no such broker with --brokers {brokers}" in done.err
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("flags", FLAGS, ids=" ".join)
 def test_every_combination_of_flags_gives_files_that_are_right(
     flags: tuple[str, ...], tmp_path: Path
