@@ -86,7 +86,9 @@ class RefusedTarget(msgspec.Struct, frozen=True):
 
     routes: tuple[str, ...]
     broker: str
-    destination: str
+    topic: str | None
+    subject: str | None
+    """As far as it is known: the template's text where it could not be rendered."""
     reason: str
     detail: str
     then: Then

@@ -151,15 +151,18 @@ class _Outcome:
         if self._dead_letter is not None:
             number = len(self.letters)
             self.letters.append(_letter(self._dead_letter, self._plan, refusal, target_id))
+        # An event that no route takes is refused by no broker.
+        kind = self._kinds.get(refusal.broker)
         self.refusals.append(
             RefusedTarget(
-                refusal.routes,
-                refusal.broker,
-                refusal.destination,
-                refusal.reason,
-                refusal.detail,
-                self._then,
-                number,
+                routes=refusal.routes,
+                broker=refusal.broker,
+                topic=refusal.destination if kind == "kafka" else None,
+                subject=refusal.destination if kind == "nats" else None,
+                reason=refusal.reason,
+                detail=refusal.detail,
+                then=self._then,
+                letter=number,
             )
         )
 

@@ -100,7 +100,7 @@ def _target(
 ) -> Iterator[str]:
     if target.refusal is not None:
         refusal = explained.refusals[target.refusal]
-        yield f"  -> {target.broker}  REFUSED {_cut(refusal.destination)}"
+        yield f"  -> {target.broker}  REFUSED {_cut(refusal.topic or refusal.subject or '')}"
         yield from _indented(5, _refusal(refusal, explained))
         return
     number = target.record or 0

@@ -113,7 +113,7 @@ def test_a_route_that_cannot_be_rendered_refuses_and_is_never_no_match(
     assert (refusal["reason"], refusal["then"]) == (reason, "dead_letter")
     letter = dict(told["letters"][refusal["letter"]]["headers"])
     assert letter["gateway-dead-letter-reason"] == reason
-    assert letter["gateway-dead-letter-target"] == f"bus/{refusal['destination']}"
+    assert letter["gateway-dead-letter-target"] == f"bus/{refusal['subject']}"
     assert letter["gateway-dead-letter-detail"] == refusal["detail"]
 
 
@@ -235,7 +235,10 @@ def test_explain_as_text_says_the_same_to_people(place: Path, told: dict[str, An
         assert f" {record['topic'] or record['subject']}\n" in text
         assert f"{record['payload']}, {record['bytes']} bytes" in text
     for refusal in told["refusals"]:
-        assert f"REFUSED {refusal['destination']}\n     reason  {refusal['reason']}" in text
+        assert (
+            f"REFUSED {refusal['topic'] or refusal['subject']}\n     reason  {refusal['reason']}"
+            in text
+        )
     assert "answer: 200 dead_lettered (expression)" in text
 
 

@@ -116,7 +116,7 @@ def assert_tested(gateway_process: GatewayProcess, told: dict[str, Any]) -> None
         }
         for one in told["records"]
     ] + [
-        {"broker": one["broker"], "subject": one["destination"], "refused": one["reason"]}
+        {"broker": one["broker"], "subject": one["subject"], "refused": one["reason"]}
         for one in told["refusals"]
     ]
     event = {"file": "body.json", "source": "clerk", "id": "msg_contract"}
