@@ -266,19 +266,17 @@ def _gather(route: Route, outcomes: list[_Outcome], found: _Found, refusals: lis
 
 
 def scope_of(event: Routable, route: str) -> dict[str, Any]:
-    """Give what expressions see: the event, and four names that shadow its own.
+    """Give what expressions see of an event that a route takes: four names shadow its own.
 
     A source may name its type elsewhere than in `type`; `{type}` is the event's type all the same.
     """
-    scope = {
+    return {
         **event.document,
+        "type": event.type,
         "source": event.source,
         "route": route,
         "svix_id": event.svix_id,
     }
-    if event.type is not None:
-        scope["type"] = event.type
-    return scope
 
 
 def _refusal(route: Route, target: Target, reason: str, why: str) -> Refusal:

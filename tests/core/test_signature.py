@@ -7,7 +7,14 @@ import base64
 import pytest
 from pydantic import SecretStr
 
-from gateway.signature import Proof, SecretError, SignatureError, Verifier, decode_secret
+from gateway.signature import (
+    Proof,
+    SecretError,
+    SignatureError,
+    Verifier,
+    decode_secret,
+    is_message_id,
+)
 from tests.canaries import OTHER_SECRET, SECRET
 from tests.core.builders import BODY, NOW, SVIX_ID, signature, signed
 
@@ -408,3 +415,16 @@ def test_errors_do_not_repeat_what_was_sent(name: str) -> None:
     with pytest.raises(SignatureError) as caught:
         verify(replaced(name, b"shown it must not be"))
     assert str(caught.value) == f"malformed header: {name}"
+
+
+@pytest.mark.parametrize(
+    "value", [b"msg_2b", b"a" * 256, b"", b"a.b", b"a b", b"\xff", b"a\n", b"a" * 5000]
+)
+def test_an_id_can_be_asked_for_by_what_verification_takes(value: bytes) -> None:
+    try:
+        name = value.decode()
+        verify(signed(svix_id=name))
+    except (SignatureError, UnicodeDecodeError):
+        assert not is_message_id(value)
+    else:
+        assert is_message_id(value)
