@@ -36,11 +36,11 @@ MAX_SOURCE = 1024
 MAX_DEPTH = 48
 """Levels of its syntax tree."""
 MAX_CACHED = 16_384
-_OTHER_LANGUAGES = {"=": "==", "and": "&&", "or": "||"}
-"""What other languages write, and what JMESPath does."""
 """Expressions, of some 3 kB each: more than a config file of 1 MiB holds, unless most of them are
 shorter than 30 characters. Were it fewer than a file holds, each would be compiled again for every
 pass over its routes."""
+_OTHER_LANGUAGES = {"=": "==", "and": "&&", "or": "||"}
+"""What other languages write, and what JMESPath does."""
 
 
 class ExpressionSyntaxError(GatewayError):
