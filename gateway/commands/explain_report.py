@@ -109,41 +109,33 @@ class _Outcome:
         if plan.is_unmatched and config.unmatched == "dead_letter":
             plan = plan.to_dead_letter()
         self._plan = plan
-        self._published: dict[str, _Place] = {}
+        # By identity: two targets may be refused in equal words, and each has its own.
+        self._places: dict[int, _Place] = {}
         payloads = _payloads(found)
         for assignment in plan.assignments:
             self._publish(assignment, payloads[assignment.message.dedupe_id])
-        first, ids = len(self.refusals), plan.target_ids()[len(plan.assignments) :]
-        self._unasked = {first + at: refusal for at, refusal in enumerate(plan.refusals)}
-        self._asked: dict[int, int] = {}
+        ids = plan.target_ids()[len(plan.assignments) :]
         for refusal, target_id in zip(plan.refusals, ids, strict=True):
+            self._places[id(refusal)] = (None, len(self.refusals))
             self._refuse(refusal, target_id)
 
     def place(self, result: Assignment | Refusal) -> _Place:
         """Give the number of a target's record, or else of its refusal.
 
-        Ask once for each target, in file order: two may be refused in equal words.
+        Targets that meet share one result, which is the same object as in the plan.
         """
-        if isinstance(result, Assignment):
-            return self._published[result.message.dedupe_id]
-        # Targets that met before they were refused share one refusal, which is the same object.
-        at = self._asked.get(id(result))
-        if at is None:
-            at = next(at for at, refusal in self._unasked.items() if refusal == result)
-            del self._unasked[at]
-            self._asked[id(result)] = at
-        return None, at
+        return self._places[id(result)]
 
     def _publish(self, assignment: Assignment, payload: Payload) -> None:
         message, broker, routes = assignment.message, assignment.broker, assignment.routes
         kind = self._kinds[broker]
         headers = sent_headers(kind, message)
         if headers is None:
-            self._published[message.dedupe_id] = (None, len(self.refusals))
+            self._places[id(assignment)] = (None, len(self.refusals))
             why = ("invalid_destination", "")
             self._refuse(Refusal(routes, broker, message.destination, *why), message.dedupe_id)
             return
-        self._published[message.dedupe_id] = (len(self.records), None)
+        self._places[id(assignment)] = (len(self.records), None)
         self.records.append(_record(broker, kind, routes, message, headers, payload))
 
     def _refuse(self, refusal: Refusal, target_id: str) -> None:

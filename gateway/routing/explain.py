@@ -69,14 +69,15 @@ class Explanation(msgspec.Struct, frozen=True):
     routes: tuple[RouteExplanation, ...]
     """Every route, in file order."""
     plan: Plan
-    """What the running gateway would carry out."""
+    """What the running gateway would carry out; its parts are the results of the routes' ends."""
 
 
 def explain(table: Table, event: Routable) -> Explanation:
     """Tell what each route makes of an event, and why. Never raises for what an event holds."""
-    results = {route.name: outcomes for route, outcomes in table.trace(event)}
+    plan, trace = table.trace(event)
+    results = {route.name: outcomes for route, outcomes in trace}
     routes = tuple(_explain_route(route, event, results) for route in table.routes)
-    return Explanation(routes, table.plan(event))
+    return Explanation(routes, plan)
 
 
 _Results = dict[str, tuple[Assignment | Refusal, ...] | None]

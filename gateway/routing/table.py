@@ -164,24 +164,19 @@ class Table:
         found: _Found = {}
         refusals: list[Refusal] = []
         self._resolve(event, found, refusals)
-        assignments = []
-        for rendering, (order, routes) in found.items():
-            built = _build(rendering, routes, order, event)
-            if isinstance(built, Refusal):
-                refusals.append(built)
-            else:
-                assignments.append(built)
-        return Plan(event.key, event.body, event.metadata, tuple(assignments), tuple(refusals))
+        return _plan(event, _built(found, event), refusals)
 
-    def trace(self, event: Routable) -> Trace:
-        """Tell what becomes of each target of each candidate, for who explains a plan."""
+    def trace(self, event: Routable) -> tuple[Plan, Trace]:
+        """As `plan`, with what becomes of each target of each candidate, for who explains it.
+
+        What the trace holds are the plan's own assignments and refusals, the same objects.
+        """
         found: _Found = {}
-        resolved = self._resolve(event, found, [])
-        built = {
-            rendering: _build(rendering, routes, order, event)
-            for rendering, (order, routes) in found.items()
-        }
-        return tuple(
+        refusals: list[Refusal] = []
+        resolved = self._resolve(event, found, refusals)
+        made = _built(found, event)
+        built = dict(zip(found, made, strict=True))
+        trace = tuple(
             (
                 route,
                 None
@@ -190,6 +185,7 @@ class Table:
             )
             for route, outcomes in resolved
         )
+        return _plan(event, made, refusals), trace
 
     def _resolve(
         self, event: Routable, found: _Found, refusals: list[Refusal]
@@ -263,6 +259,17 @@ def _gather(route: Route, outcomes: list[_Outcome], found: _Found, refusals: lis
             found[outcome] = (_order(route.targets[at]), (route.name,))
         elif route.name not in known[1]:
             found[outcome] = (known[0], (*known[1], route.name))
+
+
+def _built(found: _Found, event: Routable) -> list[Assignment | Refusal]:
+    return [_build(rendering, routes, order, event) for rendering, (order, routes) in found.items()]
+
+
+def _plan(event: Routable, built: list[Assignment | Refusal], refusals: list[Refusal]) -> Plan:
+    assignments = tuple([one for one in built if isinstance(one, Assignment)])
+    if len(assignments) < len(built):
+        refusals += [one for one in built if isinstance(one, Refusal)]
+    return Plan(event.key, event.body, event.metadata, assignments, tuple(refusals))
 
 
 def scope_of(event: Routable, route: str) -> dict[str, Any]:
