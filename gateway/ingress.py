@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from litestar.types import HTTPScope, Receive, Send
 
 __all__ = [
+    "ABORT",
     "CONNECTION",
     "RETRY_AFTER",
     "Connection",
@@ -71,6 +72,8 @@ class Connection(Protocol):
 
 RETRY_AFTER = ((b"retry-after", b"5"),)
 """On every 503: Svix and others wait so many seconds at least."""
+ABORT = ((b"webhook-delivery", b"abort-message"),)
+"""Svix's word to stop retrying, where the operator asked for it."""
 _CLOSE = ((b"connection", b"close"),)
 _JSON = (b"content-type", b"application/json")
 
@@ -368,5 +371,4 @@ def _rejected(rejection: Rejection, endpoint: Endpoint | None) -> _Answer:
 
 
 def _abort(endpoint: Endpoint) -> tuple[tuple[bytes, bytes], ...]:
-    """Svix's word to stop retrying, where the operator asked for it."""
-    return ((b"webhook-delivery", b"abort-message"),) if endpoint.abort_permanent else ()
+    return ABORT if endpoint.abort_permanent else ()

@@ -7,17 +7,19 @@ from typing import Literal
 
 import msgspec
 
-from gateway.ingress import RETRY_AFTER
+from gateway.ingress import ABORT, RETRY_AFTER
+from gateway.serving import Unmatched
 
 __all__ = ["Answer", "Then", "answer_of", "refused_answer", "what_then"]
 
-Unmatched = Literal["accept", "dead_letter", "reject"]
 Then = Literal["dead_letter", "parked", "failed"]
 """What follows a refusal for good. `parked`: kept in the inbox. `failed`: the event is answered
 503."""
 
-_REPEAT = tuple((name.decode(), value.decode()) for name, value in RETRY_AFTER)
-_ABORT = (("webhook-delivery", "abort-message"),)
+_REPEAT, _ABORT = (
+    tuple((name.decode(), value.decode()) for name, value in headers)
+    for headers in (RETRY_AFTER, ABORT)
+)
 
 
 class Answer(msgspec.Struct, frozen=True):

@@ -14,13 +14,13 @@ from gateway.commands.explain_answer import Answer, Then
 from gateway.routing import explain as routing
 from gateway.routing.explain import Saw, Verdict
 from gateway.routing.payload import Payload
+from gateway.routing.table import Kind
 
 __all__ = [
     "Body",
     "Condition",
     "EventReport",
     "Explained",
-    "Kind",
     "Origin",
     "Record",
     "RefusedTarget",
@@ -28,7 +28,6 @@ __all__ = [
     "TargetReport",
 ]
 
-Kind = Literal["kafka", "nats"]
 Origin = Literal["sample", "file", "stdin"]
 
 

@@ -19,7 +19,6 @@ from gateway.commands.explain_model import (
     Condition,
     EventReport,
     Explained,
-    Kind,
     Origin,
     Record,
     RefusedTarget,
@@ -32,6 +31,7 @@ from gateway.event import Event, EventError
 from gateway.routing import explain as routing
 from gateway.routing.explain import End, Explanation, RouteExplanation, Saw
 from gateway.routing.payload import Payload
+from gateway.routing.table import Kind
 from gateway.serving import Endpoint
 from gateway.specimen import SVIX_ID, specimen
 

@@ -25,9 +25,8 @@ from gateway.commands.init_text import (
     suite_text,
 )
 from gateway.commands.invocation import invocation
-from gateway.commands.schema import as_text
 from gateway.config import ConfigError, GatewayConfig
-from gateway.config.json_schema import json_schema
+from gateway.config.json_schema import as_text, json_schema
 from gateway.testing.models import TestsFile
 
 __all__ = ["init_command"]

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
 import click
 
 from gateway.commands.schema_events import schema_events_command
-from gateway.config.json_schema import json_schema
+from gateway.config.json_schema import as_text, json_schema
 from gateway.config.models import GatewayConfig
 from gateway.testing.models import TestsFile
 
@@ -37,8 +34,3 @@ def tests_command() -> None:
 
 
 schema_command.add_command(schema_events_command)
-
-
-def as_text(schema: dict[str, Any]) -> str:
-    """Write a schema as the published files have it."""
-    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
 from gateway.clerk.catalogue import did_you_mean
 from gateway.clerk.schemas import event_schema, events_schema
+from gateway.config.json_schema import as_text
 
 __all__ = ["schema_events_command"]
 
@@ -24,4 +23,4 @@ def schema_events_command(event_type: str | None) -> None:
         near = did_you_mean(event_type or "")
         hint = f", did you mean {near}?" if near else ""
         raise click.UsageError(f"Clerk publishes no schema of {event_type}{hint}")
-    click.echo(json.dumps(dict(schema), indent=2, ensure_ascii=False))
+    click.echo(as_text(schema), nl=False)

@@ -11,6 +11,7 @@ Everything stands where it is used: in draft-07 a `$ref` hides the description b
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from inspect import cleandoc
@@ -22,7 +23,7 @@ from pydantic.fields import FieldInfo
 from gateway.config.base import bare_type
 from gateway.config.written import as_written
 
-__all__ = ["json_schema"]
+__all__ = ["as_text", "json_schema"]
 
 Schema = dict[str, Any]
 _Models = Mapping[str, type[BaseModel]]
@@ -75,6 +76,11 @@ def json_schema(model: type[BaseModel], *, interpolated: bool = True) -> Schema:
     body = _Writer(interpolated).object(model, "")
     definitions = {"definitions": _DEFINITIONS} if interpolated else {}
     return {"$schema": "http://json-schema.org/draft-07/schema#", **body, **definitions}
+
+
+def as_text(schema: Mapping[str, Any]) -> str:
+    """Write a schema as the published files have it."""
+    return json.dumps(dict(schema), indent=2, ensure_ascii=False) + "\n"
 
 
 class _Writer:

@@ -26,7 +26,6 @@ __all__ = ["Holding", "bits"]
 log = logging.getLogger("gateway.delivery")
 
 _AGAIN_AFTER = 1.0
-"""Its code stands for other failures, too."""
 _EVERY = -1
 """The mask of all targets."""
 _MOST_SWEPT = 1000
