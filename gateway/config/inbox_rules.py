@@ -6,13 +6,13 @@ import os
 from collections.abc import Iterator
 from typing import Final
 
-from gateway.config.destinations import literal_beginning
 from gateway.config.findings import Finding, View
 from gateway.config.models import DeadLetterConfig, GatewayConfig, InboxConfig, TargetConfig
 from gateway.config.names import listing
 from gateway.config.problems import DocumentPath
 from gateway.config.target_rules import unknown_broker
 from gateway.config.units import format_size
+from gateway.destinations import literal_beginning
 
 __all__ = ["check_inbox"]
 

@@ -8,7 +8,6 @@ from typing import Final
 
 from gateway.address import parse_address
 from gateway.config.address_rules import check_addresses
-from gateway.config.destinations import literal_beginning, subject_problem, topic_problem
 from gateway.config.findings import Finding, View
 from gateway.config.inbox_rules import check_inbox
 from gateway.config.misplaced import misplaced_secrets
@@ -24,6 +23,7 @@ from gateway.config.problems import DocumentPath
 from gateway.config.route_rules import check_routes
 from gateway.config.target_rules import broker_findings, check_targets, unknown_broker
 from gateway.config.units import format_duration
+from gateway.destinations import literal_beginning, subject_problem, topic_problem
 
 __all__ = ["check"]
 

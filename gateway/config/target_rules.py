@@ -6,16 +6,16 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from gateway.config.destinations import (
+from gateway.config.findings import Finding, View
+from gateway.config.models import DeadLetterConfig, GatewayConfig, TargetConfig
+from gateway.config.names import listing
+from gateway.config.problems import DocumentPath
+from gateway.destinations import (
     literal_beginning,
     subject_problem,
     template_problem,
     topic_problem,
 )
-from gateway.config.findings import Finding, View
-from gateway.config.models import DeadLetterConfig, GatewayConfig, TargetConfig
-from gateway.config.names import listing
-from gateway.config.problems import DocumentPath
 
 __all__ = ["broker_findings", "check_targets"]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from gateway import GatewayError
-from gateway.routing.destinations import behind_problem
+from gateway.destinations import continuation_problem
 from gateway.routing.expressions import Expression, ExpressionSyntaxError, compiled
 from gateway.routing.match import Pattern
 from gateway.routing.table import Kind, Route, Table, Target
@@ -143,7 +143,9 @@ def _destination(source: str, kind: Kind, path: ConfigPath, faults: list[Fault])
     What stands before the first one is a matter of the config's own rules.
     """
     template = _template(source, path, faults)
-    problem = behind_problem(template, kind)
+    behind = [part for part in template.parts[1:] if isinstance(part, str)]
+    ends = bool(behind) and template.parts[-1] is behind[-1]
+    problem = continuation_problem(behind, kind, ends=ends)
     if problem is not None:
         faults.append(Fault(path, f"{path[-1]}: {problem}", 0))
     return template

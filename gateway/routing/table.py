@@ -15,6 +15,7 @@ import msgspec
 
 from gateway.brokers.base import Message
 from gateway.delivery.plan import Assignment, Plan, Refusal
+from gateway.destinations import MAX_SUBJECT, MAX_TOPIC
 from gateway.metadata import (
     Headers,
     Metadata,
@@ -22,7 +23,6 @@ from gateway.metadata import (
     nats_headers,
     structured_headers,
 )
-from gateway.routing.destinations import MAX_CHARACTERS
 from gateway.routing.expressions import Expression, ExpressionError, is_true
 from gateway.routing.index import PatternIndex
 from gateway.routing.match import Pattern
@@ -38,6 +38,7 @@ HEADROOM = 8 * 1024
 """Bytes that key and headers of one record may have together, beside `max_body`."""
 
 _OVER = f"key and headers are over {HEADROOM} bytes"
+_MAX_CHARACTERS: dict[Kind, int] = {"kafka": MAX_TOPIC, "nats": MAX_SUBJECT}
 _MAX_CACHED = 4096
 """Pairs of source and type whose candidates are remembered."""
 _MAX_CACHED_ROUTES = 65_536
@@ -238,8 +239,8 @@ class Table:
     def _fault(self, target: Target, rendering: _Rendering) -> str | None:
         """Say why a rendered destination is refused, without its value."""
         destination = rendering.destination
-        if len(destination) > MAX_CHARACTERS[target.kind]:
-            return f"longer than {MAX_CHARACTERS[target.kind]} characters"
+        if len(destination) > _MAX_CHARACTERS[target.kind]:
+            return f"longer than {_MAX_CHARACTERS[target.kind]} characters"
         if (target.broker, destination) in self._reserved:
             return "the same as a destination that the config names for something else"
         own = self._own_subject

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from gateway.config.destinations import literal_beginning, subject_problem, topic_problem
+from gateway.destinations import literal_beginning, subject_problem, topic_problem
 from tests.canaries import SECRET
 from tests.config.conftest import Load, Problems
 

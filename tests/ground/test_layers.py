@@ -16,10 +16,20 @@ WAY = (
     *("ingress", "serving", "signature", "event", "routing", "delivery", "brokers"),
 )
 BESIDE = {
-    *("address", "answer", "clerk", "config"),
+    *("address", "answer", "clerk", "config", "destinations"),
     *("lint", "metadata", "observability", "specimen", "svix", "testing"),
 }
-PURE = ("signature", "event", "routing", "metadata", "address", "answer", "specimen", "lint")
+PURE = (
+    "signature",
+    "event",
+    "routing",
+    "metadata",
+    "address",
+    "answer",
+    "destinations",
+    "specimen",
+    "lint",
+)
 IMPURE = {"aiokafka", "asyncio", "httpx", "litestar", "nats", "random", "socket", "time", "uvicorn"}
 
 

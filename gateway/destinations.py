@@ -6,16 +6,27 @@ Kafka: `org.apache.kafka.common.internals.Topic`. NATS: https://docs.nats.io/nat
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Final
 
-__all__ = ["literal_beginning", "subject_problem", "template_problem", "topic_problem"]
+__all__ = [
+    "MAX_SUBJECT",
+    "MAX_TOPIC",
+    "continuation_problem",
+    "literal_beginning",
+    "subject_problem",
+    "template_problem",
+    "topic_problem",
+]
 
-_MAX_TOPIC: Final = 249
-_MAX_SUBJECT: Final = 900
+MAX_TOPIC: Final = 249
+MAX_SUBJECT: Final = 900
 """Of up to 4 bytes each: NATS closes a connection whose control line has more than 4,096."""
 _TOPIC: Final = re.compile(r"[A-Za-z0-9._-]*")
 _PLACEHOLDER: Final = re.compile(r"(?:[^{]|\{\{)*+\{")
 _BLANK: Final = re.compile(r"[\s\x00-\x1f\x7f]")
+_EXTRA_DOT: Final = "a subject has no empty token; remove the extra dot"
+_DOT_AT_END: Final = "a subject cannot end in a dot; remove it"
 
 
 def literal_beginning(template: str) -> tuple[str, bool]:
@@ -32,17 +43,17 @@ def topic_problem(topic: str) -> str | None:
     """Say why Kafka, or this gateway, does not take a literal topic."""
     if topic in {".", ".."}:
         return "a topic cannot be called . or .."
-    if len(topic) > _MAX_TOPIC:
-        return f"a topic has at most {_MAX_TOPIC} characters"
+    if len(topic) > MAX_TOPIC:
+        return f"a topic has at most {MAX_TOPIC} characters"
     return _topic_text_problem(topic)
 
 
 def subject_problem(subject: str) -> str | None:
     """Say why NATS, or this gateway, does not take a literal subject to publish to."""
-    if len(subject) > _MAX_SUBJECT:
-        return f"a subject has at most {_MAX_SUBJECT} characters"
+    if len(subject) > MAX_SUBJECT:
+        return f"a subject has at most {MAX_SUBJECT} characters"
     if subject.endswith("."):
-        return "a subject cannot end in a dot; remove it"
+        return _DOT_AT_END
     return _subject_text_problem(subject)
 
 
@@ -58,21 +69,49 @@ def template_problem(beginning: str, kind: str) -> str | None:
     return _topic_text_problem(beginning) if kind == "kafka" else _subject_text_problem(beginning)
 
 
+def continuation_problem(literals: Sequence[str], kind: str, *, ends: bool) -> str | None:
+    """Say why a template must not have these literals behind its first placeholder.
+
+    `ends`: the last of them ends the template. No broker could have what it would render.
+    """
+    if kind == "kafka":
+        return _topic_characters_problem("".join(literals))
+    problem = _subject_characters_problem("".join(literals))
+    if problem is not None:
+        return problem
+    if any(".." in text for text in literals):
+        return _EXTRA_DOT
+    return _DOT_AT_END if ends and literals[-1].endswith(".") else None
+
+
+def _topic_characters_problem(text: str) -> str | None:
+    fits = _TOPIC.fullmatch(text)
+    return None if fits else "a topic is made of letters, digits, dots, _ and -"
+
+
 def _topic_text_problem(text: str) -> str | None:
-    if not _TOPIC.fullmatch(text):
-        return "a topic is made of letters, digits, dots, _ and -"
+    problem = _topic_characters_problem(text)
+    if problem is not None:
+        return problem
     if text.startswith("__"):
         return "topics that begin with __ are Kafka's own; choose another name"
     return None
 
 
-def _subject_text_problem(text: str) -> str | None:
+def _subject_characters_problem(text: str) -> str | None:
     if _BLANK.search(text):
         return "a subject has no spaces; separate its tokens by dots"
     if "*" in text or ">" in text:
         return "* and > are for those who subscribe; name one subject to publish to"
+    return None
+
+
+def _subject_text_problem(text: str) -> str | None:
+    problem = _subject_characters_problem(text)
+    if problem is not None:
+        return problem
     if text.startswith(("$", "_INBOX")):
         return "subjects that begin with $ or _INBOX are NATS's own; choose another name"
     if text.startswith(".") or ".." in text:
-        return "a subject has no empty token; remove the extra dot"
+        return _EXTRA_DOT
     return None
