@@ -228,6 +228,7 @@ def test_a_text_that_its_check_takes_matches_the_pattern(
 @example("$$${V}")
 @example("$${V}")
 @example("${V:-${W}}")
+@example("${file:${${V}}}")
 def test_what_is_interpolated_is_what_the_interpolator_replaces(text: str) -> None:
     env = dict.fromkeys(re.findall(r"\w+", text), "set")
     found = Interpolator(env, lambda _: FileContent(SecretStr("content"))).expand(text)
