@@ -43,9 +43,8 @@ def _braced(inside: str, levels: int) -> str:
 
 
 _ARGUMENT: Final = _braced(r"[^${}]|\$(?!\{)", _MAX_BRACES)
-_REFERENCE: Final = (
-    rf"\$\{{(?:[A-Za-z_][A-Za-z0-9_]*(?::[-?]{_ARGUMENT})?|file:(?!\}}){_braced('[^{}]', _MAX_BRACES)})\}}"
-)
+_FILE: Final = _braced("[^{}]", _MAX_BRACES)
+_REFERENCE: Final = rf"\$\{{(?:[A-Za-z_][A-Za-z0-9_]*(?::[-?]{_ARGUMENT})?|file:(?!\}}){_FILE})\}}"
 _HOW: Final = "${NAME}, ${NAME:-default}, ${NAME:?message} or ${file:/path}; $$ is one $"
 _DEFINITIONS: Final = {
     "interpolated": {
